@@ -1,0 +1,338 @@
+"""Settings: each default in one place, as fields of frozen dataclasses.
+
+Command-line flags, ANYDIM_* environment variables, TOML keys and the generated pages docs/cli.md and docs/config.md are
+all derived from the fields below. A flag goes before the environment, the environment before the file, the file before
+the default. This file knows no models, devices or HTTP.
+
+Source of the names: SGLang's server arguments where they mean the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from anydim.errors import ConfigError
+
+ENV_PREFIX: Final = "ANYDIM_"
+
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"0", "false", "no", "off"})
+_NUMBERS: Final = MappingProxyType({int: "a whole number", float: "a number"})
+
+
+def _setting(
+    default: Any,
+    text: str,
+    metavar: str | None = None,
+    later: tuple[Any, ...] | None = None,
+    least: float = 1,
+    most: float | None = None,
+) -> Any:
+    """A field with its help text. ``later`` names the only values that work so far; numbers are bounded."""
+    meta = {"help": text, "metavar": metavar, "works": later, "least": least, "most": most}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """The model: which one, and how it is served."""
+
+    model: str | None = _setting(
+        None, "Hub id or local folder. Without it the starter model is served.", metavar="MODEL"
+    )
+    served_model_name: tuple[str, ...] = _setting(
+        (), "A further name that requests may use; repeatable; * accepts every name.", metavar="NAME"
+    )
+    reranker: tuple[str, ...] = _setting((), "A reranking model beside the first.", metavar="MODEL", later=((),))
+    revision: str | None = _setting(None, "Branch, tag or commit on the hub.", metavar="REV")
+    cache: str | None = _setting(
+        None, "Folder for converted models; by default anydim below the user's cache folder.", metavar="DIR"
+    )
+    load_format: Literal["auto", "dummy"] = _setting(
+        "auto", "dummy makes random weights from config.json alone, for benchmarks."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+        "auto", "Precision of the weights. auto is bfloat16 where the device is good at it, else float32."
+    )
+    force_float16: bool = _setting(False, "Allow float16 for Qwen3, which overflows on some texts.")
+    quantization: Literal["none", "int8", "fp8"] = _setting("none", "Weight precision below 16 bits.", later=("none",))
+    projection: str | None = _setting(
+        None, "Safetensors file with a fitted `rotation`, applied before the cut.", metavar="FILE"
+    )
+    default_dim: int | Literal["native"] | None = _setting(
+        None,
+        "Dimension of requests that name none: a number, or native for the full width; by default the width, at most 1024.",
+        metavar="D",
+    )
+    dim_step: int = _setting(32, "Allowed dimensions are multiples of this, and the width itself.", metavar="N")
+    max_input_tokens: int | None = _setting(
+        None, "Longest text, special tokens included; by default what the model's files say.", metavar="N"
+    )
+    token_ids: Literal["refuse", "model", "cl100k"] = _setting(
+        "refuse",
+        "Token ids as input: refuse them, take them as the model's own, or decode OpenAI's cl100k ids "
+        "and tokenise anew.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """The engine: where it runs and how much it takes at once."""
+
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+    max_batch_tokens: int | None = _setting(
+        None, "Most tokens in one forward; by default 16384 on a GPU and 2048 on a CPU.", metavar="N"
+    )
+    max_queue_tokens: int = _setting(
+        1_000_000, "Most tokens that wait; beyond it requests are refused with 429.", metavar="N"
+    )
+    threads: int | None = _setting(None, "CPU threads of the engine; by default one a core.", metavar="N")
+    watchdog_timeout: float = _setting(
+        300.0, "Seconds without progress after which the engine counts as stuck and /health says so.", metavar="S"
+    )
+    cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs.")
+    plain_ops: tuple[str, ...] = _setting(
+        (), "Use the plain torch twin of a kernel; repeatable; for comparisons.", metavar="KERNEL"
+    )
+    mem_fraction_static: float = _setting(
+        0.85, "Share of the GPU's memory for weights and workspace.", metavar="F", later=(0.85,), least=0.01, most=1
+    )
+    tp: int = _setting(1, "GPUs that share one model by tensor parallelism.", metavar="N", later=(1,))
+    dp: int = _setting(1, "Engine replicas behind one port.", metavar="N", later=(1,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The server: where it listens and whom it answers."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.", metavar="HOST")
+    port: int = _setting(30000, "Port to listen on; 0 for any free one.", metavar="PORT", least=0, most=65535)
+    http_workers: int = _setting(1, "Front-end processes.", metavar="N", later=(1,))
+    api_key: tuple[str, ...] = _setting(
+        (), "A key that clients must send as a bearer token; repeatable.", metavar="KEY"
+    )
+    api_key_file: str | None = _setting(None, "File with one key a line.", metavar="FILE")
+    cors_origin: tuple[str, ...] = _setting(
+        (), "A web origin that browsers may call from; repeatable; none by default.", metavar="ORIGIN"
+    )
+    tls_cert: str | None = _setting(None, "Certificate chain (PEM).", metavar="FILE")
+    tls_key: str | None = _setting(None, "Private key (PEM).", metavar="FILE")
+    max_body_bytes: int = _setting(32 << 20, "Largest request body.", metavar="N")
+    strict: bool = _setting(False, "Refuse unknown JSON fields, with the nearest known name.")
+    enable_tqdm: bool = _setting(True, "Draw progress bars while loading.")
+    log_json: bool = _setting(False, "Log as JSON lines.", later=(False,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a server."""
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One field, as the command line, the environment, the file and the documentation see it.
+
+    Attributes:
+        section: ``model``, ``engine`` or ``server``.
+        name: the field's name; its flag is ``--`` and the name with hyphens.
+        type: its annotation.
+        default: its default.
+        help: one sentence for people.
+        metavar: what stands for its value in the help.
+        works: the only values that work so far, or None where all do.
+        least: lower bound of a number.
+        most: upper bound of a number, or None.
+    """
+
+    section: str
+    name: str
+    type: Any
+    default: Any
+    help: str
+    metavar: str | None
+    works: tuple[Any, ...] | None
+    least: float
+    most: float | None
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return ENV_PREFIX + self.name.upper()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it holds several values."""
+        return get_origin(self.type) is tuple
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return self.type is bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it may take, where these are listed."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+    @property
+    def wanted(self) -> str:
+        """What its value must be, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.repeatable:
+            return "text, or a list of texts"
+        parts = get_args(self.type) or (self.type,)
+        return " or ".join(self._words(part) for part in parts if part is not type(None))
+
+    def admits(self, value: Any) -> bool:
+        """Whether a number is within the bounds; true for everything else."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return self.least <= value and (self.most is None or value <= self.most)
+
+    def _words(self, kind: Any) -> str:
+        if get_origin(kind) is Literal:
+            return " or ".join(get_args(kind))
+        if kind not in _NUMBERS:
+            return "true or false" if kind is bool else "text"
+        bounds = f"of at least {self.least}" if self.most is None else f"from {self.least} to {self.most}"
+        return f"{_NUMBERS[kind]} {bounds}"
+
+
+def all_settings() -> Iterator[Setting]:
+    """Every setting, in the order of the help page."""
+    for section, kind in get_type_hints(Settings).items():
+        hints = get_type_hints(kind)
+        for item in dataclasses.fields(kind):
+            yield Setting(section=section, name=item.name, type=hints[item.name], default=item.default, **item.metadata)
+
+
+def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Merge flags, environment and TOML file over the defaults.
+
+    Args:
+        flags: setting name -> value, only those that were given.
+        environ: the process's environment; only names that start with ANYDIM_ are read, and empty ones count as unset.
+        file: a TOML file, or None.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that does not work yet.
+    """
+    sources: tuple[tuple[Mapping[str, Any], Callable[[Setting], str]], ...] = (
+        (_from_file(file) if file else {}, lambda setting: f"{setting.name} in {file}"),
+        (_from_environment(environ), lambda setting: setting.variable),
+        (flags, lambda setting: setting.flag),
+    )
+    sections: dict[str, dict[str, Any]] = {"model": {}, "engine": {}, "server": {}}
+    for setting in all_settings():
+        for values, spelled in sources:
+            if setting.name in values:
+                value = _convert(setting, values[setting.name], spelled(setting))
+                sections[setting.section][setting.name] = value
+    return Settings(
+        model=ModelSettings(**sections["model"]),
+        engine=EngineSettings(**sections["engine"]),
+        server=ServerSettings(**sections["server"]),
+    )
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`` (did you mean X?)`` for the known name nearest to a wrong one, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {setting.variable: setting for setting in all_settings()}
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        if variable not in known:
+            raise ConfigError(f"unknown environment variable {variable}{nearest(variable, list(known))}")
+        setting = known[variable]
+        if setting.repeatable:
+            values[setting.name] = [part.strip() for part in text.split(",") if part.strip()]
+        elif text.strip():
+            values[setting.name] = text.strip()
+    return values
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    """Keys of a TOML file; those of the model may stand in one [[models]] table."""
+    document = _read_toml(path)
+    models = document.pop("models", [])
+    if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
+        raise ConfigError(f"{path}: models must be [[models]] tables")
+    if len(models) > 1:
+        raise ConfigError(f"{path}: several [[models]] tables are not yet available; this version serves one model")
+    settings = list(all_settings())
+    of_model = [setting.name for setting in settings if setting.section == "model"]
+    values = _known_keys(document, [setting.name for setting in settings], str(path))
+    for table in models:
+        inner = _known_keys(table, of_model, f"[[models]] in {path}")
+        twice = sorted(set(values) & set(inner))
+        if twice:
+            raise ConfigError(f"{path}: {', '.join(twice)} stands both at the top and in [[models]]")
+        values |= inner
+    return values
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        raise ConfigError(f"{path}: settings files are TOML, such as `port = 30001`")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> dict[str, Any]:
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    for key in values:
+        if key in ("model", "engine", "server") and isinstance(values[key], dict):
+            raise ConfigError(f"{place}: there is no table [{key}]; its keys stand at the top of the file")
+        if key not in known:
+            raise ConfigError(f"{place}: unknown key {key}{nearest(key, known)}")
+    return values
+
+
+def _convert(setting: Setting, value: Any, spelled: str) -> Any:
+    """A value from any source as the field's type; ``spelled`` is the setting's name there."""
+    if setting.repeatable and isinstance(value, str):
+        value = [value]
+    if setting.is_switch and isinstance(value, str):
+        value = True if value.lower() in _YES else False if value.lower() in _NO else value
+    if setting.type is float and isinstance(value, str):
+        with contextlib.suppress(ValueError):  # Python reads .85, JSON's grammar does not
+            value = float(value)
+    try:
+        converted = msgspec.convert(value, setting.type, strict=False)
+    except msgspec.ValidationError:
+        converted = None
+    if not setting.admits(converted) or (converted is None and value is not None):
+        raise ConfigError(f"{spelled} must be {setting.wanted}, got {value!r}")
+    if setting.works is not None and converted not in setting.works:
+        raise ConfigError(f"{spelled}: {value!r} is not yet available in this version")
+    return converted

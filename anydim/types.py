@@ -1,0 +1,132 @@
+"""The objects that cross floors: Item -> Batch -> Output.
+
+They hold numbers only. They know nothing of text, HTTP, devices or models, and import no torch.
+
+Shapes: T tokens in the batch, B texts in the batch, d the dimension that one text asked for.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anydim.errors import AnydimError
+
+Int32Array = NDArray[np.int32]
+Float32Array = NDArray[np.float32]
+
+
+class OutputDtype(enum.StrEnum):
+    """How the components of a vector are written; see docs/output-types.md for each byte layout."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    UINT8 = "uint8"
+    BINARY = "binary"
+    UBINARY = "ubinary"
+
+    @property
+    def code(self) -> int:
+        """Position in the declaration: the number that stands for it between processes."""
+        return _ORDER.index(self)
+
+    @classmethod
+    def from_code(cls, code: int) -> OutputDtype:
+        """The inverse of ``code``."""
+        return _ORDER[code]
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The little-endian numpy dtype of one stored value (for the binary kinds: of eight packed components)."""
+        return np.dtype(_NUMPY[self.code])
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether a scale comes back beside the values."""
+        return self in (OutputDtype.INT8, OutputDtype.UINT8)
+
+    def stored(self, dim: int) -> int:
+        """How many values a vector of ``dim`` components takes: ``dim``, or bytes of eight packed bits."""
+        return -(-dim // 8) if self in (OutputDtype.BINARY, OutputDtype.UBINARY) else dim
+
+
+_ORDER: Final = tuple(OutputDtype)
+_NUMPY: Final = ("<f4", "<f2", "i1", "u1", "i1", "u1")
+
+
+class Pooling(enum.StrEnum):
+    """How token states become one vector; names as in sentence-transformers."""
+
+    LAST = "lasttoken"
+    CLS = "cls"
+    MEAN = "mean"
+    MAX = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One text on its way to the engine.
+
+    Attributes:
+        ids: int32 (length,), token ids with the special ones; filled by intake.
+        dim: components asked for; filled by intake, checked against the model's card.
+        dtype: how the vector is written; filled by intake.
+        normalize: whether the vector has length one; filled by intake.
+    """
+
+    ids: Int32Array
+    dim: int
+    dtype: OutputDtype = OutputDtype.FLOAT32
+    normalize: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items packed without padding, shortest first; filled by engine/packing.py.
+
+    Attributes:
+        items: the B items in packed order.
+        order_B: int32, where each of them stood before packing.
+        ids_T: int32, all token ids one after another.
+        positions_T: int32, each token's position in its own text.
+        cu_seqlens_C: int32 (C = B + 1), where each text starts, and the end of the last.
+        dims_B: int32, the dimension that each text asked for.
+    """
+
+    items: Sequence[Item]
+    order_B: Int32Array
+    ids_T: Int32Array
+    positions_T: Int32Array
+    cu_seqlens_C: Int32Array
+    dims_B: Int32Array
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the forward runs."""
+        return len(self.ids_T)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(np.diff(self.cu_seqlens_C).max(initial=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the engine answers to one Item: either values or an error.
+
+    Attributes:
+        values: (dtype.stored(dim),) of dtype.numpy; filled by heads.
+        scale: multiply int8 values (uint8 less 128) by it to get the components back; None for other dtypes.
+        error: why this item alone has no values.
+    """
+
+    values: NDArray[np.generic]
+    scale: float | None = None
+    error: AnydimError | None = None
