@@ -1,0 +1,97 @@
+"""Intake: an EmbedRequest -> Items. Validate first, then prompt, then tokenise.
+
+Shared by HTTP and the library, so that both refuse the same things. It knows no HTTP, no engine and no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from anydim.config import ModelSettings
+from anydim.errors import ConfigError, InvalidRequest
+from anydim.intake.prompts import prefix_of
+from anydim.intake.request import EmbedRequest
+from anydim.intake.token_ids import TokenIdReader
+from anydim.intake.tokenizer import TextTokenizer
+from anydim.intake.validate import DimensionRule
+from anydim.models.card import ModelCard
+from anydim.types import Int32Array, Item
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """Everything that turns requests for one model into Items.
+
+    Attributes:
+        card: the model.
+        rule: which dimensions it serves.
+        tokenizer: its tokenizer.
+        token_ids: how it reads token ids.
+    """
+
+    card: ModelCard
+    rule: DimensionRule
+    tokenizer: TextTokenizer
+    token_ids: TokenIdReader
+
+    @classmethod
+    def of(cls, card: ModelCard, settings: ModelSettings) -> Intake:
+        """Build the intake of one model.
+
+        Raises:
+            ConfigError: a setting does not fit the model.
+            ModelError: the tokenizer is missing or broken.
+            MissingExtra: a setting needs an optional package.
+        """
+        limit = settings.max_input_tokens or card.max_tokens
+        if not 0 < limit <= card.max_tokens:
+            raise ConfigError(f"--max-input-tokens must be between 1 and {card.max_tokens}, got {limit}")
+        tokenizer = TextTokenizer(card.tokenizer_file, limit)
+        if limit <= len(tokenizer.first) + len(tokenizer.last):
+            raise ConfigError(f"--max-input-tokens {limit} leaves no room for text beside the special tokens")
+        reader = TokenIdReader(settings.token_ids, tokenizer, card.vocab_size)
+        return cls(card, DimensionRule.of(card.width, settings.dim_step, settings.default_dim), tokenizer, reader)
+
+    def prepare(self, request: EmbedRequest) -> list[Item]:
+        """Items of a request, in its order.
+
+        Raises:
+            InvalidRequest: a field is wrong; dimensions and prompts are refused before any tokenising.
+            TooLong: a text is too long and must not be cut.
+        """
+        return [item for chunk in self.chunks(request, len(request.inputs)) for item in chunk]
+
+    def chunks(self, request: EmbedRequest, size: int) -> Iterator[list[Item]]:
+        """The same, ``size`` inputs at a time, each tokenised when it is asked for.
+
+        Raises:
+            InvalidRequest: as ``prepare``; dimensions and prompts are refused at once, for all inputs.
+            TooLong: while iterating.
+        """
+        if not request.inputs:
+            raise InvalidRequest("input must hold at least one text", "input")
+        dims = self.rule.resolve(request.output_dim, request.dimensions, len(request.inputs))
+        prefix = prefix_of(request, self.card)
+        return (self._chunk(request, prefix, dims, start, size) for start in range(0, len(dims), size))
+
+    def _chunk(self, request: EmbedRequest, prefix: str, dims: Sequence[int], start: int, size: int) -> list[Item]:
+        encoded = self._encode(request, prefix, slice(start, start + size))
+        for index, ids_T in enumerate(encoded, start):
+            if not len(ids_T):  # only tokenizers without special tokens can do this
+                raise InvalidRequest(f"input[{index}] holds no token", f"input[{index}]")
+        return [
+            Item(ids_T, dim, request.output_dtype, request.normalize)
+            for ids_T, dim in zip(encoded, dims[start:], strict=False)
+        ]
+
+    def _encode(self, request: EmbedRequest, prefix: str, part: slice) -> list[Int32Array]:
+        if isinstance(request.inputs[0], str):
+            texts = cast(Sequence[str], request.inputs[part])
+            return self.tokenizer.encode(texts, request.truncate, prefix, first=part.start)
+        for name in ("instruction", "prompt_name", "input_type"):
+            if getattr(request, name) is not None:
+                raise InvalidRequest(f"{name} cannot be combined with token ids", name)
+        ids = cast(Sequence[Sequence[int]], request.inputs[part])
+        return self.token_ids.read(ids, request.truncate, first=part.start)

@@ -1,0 +1,173 @@
+"""TextTokenizer: texts -> token ids with the model's special tokens, cut to its limit.
+
+It knows tokenizer.json and nothing of prompts, dimensions or HTTP. Byte-level BPE goes through fastokens where that is
+installed and agrees with Hugging Face tokenizers on a self-check; everything else through Hugging Face tokenizers.
+
+Special tokens spelled out in a text are read as special tokens, as Hugging Face does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from tokenizers import Tokenizer
+
+from anydim.errors import InvalidRequest, ModelError, TooLong
+from anydim.intake.request import Truncate
+from anydim.types import Int32Array
+
+Encode = Callable[[Sequence[str]], list[Int32Array]]
+
+_NORMALISED: Final = 8  # normalisation may join this many characters into one, and drop white space
+_PROBES: Final = (
+    "",
+    "The capital of China is Beijing.",
+    "  spaces\t\nand\r\n\r\nlines ",
+    "don't WE'LL 12345 3.14",
+    "中国的首都是北京。",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "e\u0301 \u00e9 \ufb01 \u212b",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
+    "def f(x):\n\treturn x**2  # <|endoftext|> <|im_start|>",
+    "\x00\x01 \u200b \ufeff",
+)
+
+
+class TextTokenizer:
+    """The tokenizer of one model. Thread-safe; encoding releases the interpreter lock."""
+
+    def __init__(self, file: Path, max_tokens: int) -> None:
+        """Load a tokenizer.
+
+        Args:
+            file: tokenizer.json.
+            max_tokens: the longest input, special tokens included.
+
+        Raises:
+            ModelError: the file is missing or broken.
+        """
+        self.max_tokens = max_tokens
+        self._tokenizer, longest = _load(file)
+        self._encode = _fast_encode(file, self._tokenizer) or _plain_encode(self._tokenizer)
+        self.first, self.last = _special_ends(self._tokenizer)
+        self._char_bound = max_tokens * longest * _NORMALISED
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether fastokens does the work."""
+        return getattr(self._encode, "__name__", "") == "encode_fast"
+
+    def encode(self, texts: Sequence[str], truncate: Truncate, prefix: str = "", first: int = 0) -> list[Int32Array]:
+        """Token ids of each text behind ``prefix``, at most ``max_tokens`` long; errors count texts from ``first``.
+
+        Raises:
+            TooLong: a text is too long and ``truncate`` is ``none``; the message has the counts.
+            InvalidRequest: a text holds a lone surrogate, which has no UTF-8 form.
+        """
+        bounded = [prefix + self._bound(text, index, truncate) for index, text in enumerate(texts, first)]
+        try:
+            encoded = self._encode(bounded)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise _surrogate(bounded, first) from error
+        prompt = self._prompt_tokens(prefix) if truncate is Truncate.START else 0
+        return [self.cut(ids_T, index, truncate, prompt) for index, ids_T in enumerate(encoded, first)]
+
+    def cut(self, ids_T: Int32Array, index: int, truncate: Truncate, prompt: int = 0) -> Int32Array:
+        """Cut ids to the limit; the special tokens at both ends and the first ``prompt`` others survive.
+
+        Raises:
+            TooLong: they are too many and ``truncate`` is ``none``.
+        """
+        excess = len(ids_T) - self.max_tokens
+        if excess <= 0:
+            return ids_T
+        if truncate is Truncate.NONE:
+            raise TooLong(self._too_long(index, f"{len(ids_T)} tokens"), f"input[{index}]")
+        first = min(len(self.first) + prompt, self.max_tokens - len(self.last))
+        last = len(ids_T) - len(self.last)
+        keep = slice(first, last - excess) if truncate is Truncate.END else slice(first + excess, last)
+        return np.concatenate([ids_T[:first], ids_T[keep], ids_T[last:]])
+
+    def _prompt_tokens(self, prefix: str) -> int:
+        """Tokens that the prompt takes on its own, without special ones."""
+        return len(self._encode([prefix])[0]) - len(self.first) - len(self.last)
+
+    def _bound(self, text: str, index: int, truncate: Truncate) -> str:
+        """Spare the tokenizer characters that cannot survive the cut."""
+        if len(text) <= self._char_bound:
+            return text
+        if truncate is Truncate.NONE:
+            raise TooLong(self._too_long(index, f"{len(text)} characters"), f"input[{index}]")
+        return text[: self._char_bound] if truncate is Truncate.END else text[-self._char_bound :]
+
+    def _too_long(self, index: int, size: str) -> str:
+        return (
+            f"input[{index}] has {size}, but the model reads {self.max_tokens} tokens; "
+            "shorten it, or send truncate end or start to have it cut"
+        )
+
+
+def _surrogate(texts: Sequence[str], first: int) -> InvalidRequest:
+    for index, text in enumerate(texts, first):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return InvalidRequest(f"input[{index}] holds a lone surrogate, which is not a character", f"input[{index}]")
+    return InvalidRequest("an input is not text", "input")
+
+
+def _load(file: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer, without its own truncation and padding, and the characters of its longest token."""
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{file.parent} has no tokenizer.json (only fast tokenizers are supported)") from None
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{file} is not a valid tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, max(map(len, tokenizer.get_vocab()), default=1)
+
+
+def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the post-processor puts before and behind each text."""
+    plain = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a").ids
+    for start in range(len(whole) - len(plain) + 1):
+        if whole[start : start + len(plain)] == plain:
+            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    raise ModelError("the tokenizer's post-processor changes the text's own tokens")
+
+
+def _plain_encode(tokenizer: Tokenizer) -> Encode:
+    def encode_plain(texts: Sequence[str]) -> list[Int32Array]:
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+    return encode_plain
+
+
+def _fast_encode(file: Path, reference: Tokenizer) -> Encode | None:
+    """fastokens for byte-level BPE, or None where it is absent, cannot read the file, or disagrees."""
+    model: dict[str, Any] = msgspec.json.decode(file.read_bytes()).get("model", {})
+    if model.get("type") != "BPE":
+        return None
+    try:
+        from fastokens import Tokenizer as FastTokenizer
+
+        fast = FastTokenizer.from_file(str(file))
+    except Exception:  # absent, or a tokenizer that it does not read
+        return None
+    fast.no_truncation()
+    fast.no_padding()
+
+    def encode_fast(texts: Sequence[str]) -> list[Int32Array]:
+        ids, offsets = fast.encode_batch_flat(list(texts), add_special_tokens=True)
+        flat = np.frombuffer(ids, np.uint32).astype(np.int32)
+        return np.split(flat, np.frombuffer(offsets, np.uint64)[1:-1].astype(np.int64))
+
+    expected = [encoding.ids for encoding in reference.encode_batch_fast(list(_PROBES))]
+    found = [ids_T.tolist() for ids_T in encode_fast(_PROBES)]
+    return encode_fast if found == expected else None

@@ -1,0 +1,131 @@
+"""Kernels: the few operations of a packed forward that are not matrix products, in plain torch and in Triton.
+
+One family a file: `norm.py` is the plain function, `norm_triton.py` the kernel that must equal it, and so on.
+A model takes an `Ops` and never asks which it has. Importing this needs torch, not Triton. Knows no models.
+
+`plan.py` lays out a batch for the attention functions.
+
+Shapes: T tokens, C columns of the fused qkv block; the others are explained in each family's file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from anydim.errors import ConfigError
+from anydim.kernels import activation, attention, norm, rope
+from anydim.kernels.attention import bind_plan, place_plan
+from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape
+from anydim.kernels.rope import rope_tables
+
+__all__ = [
+    "OP_NAMES",
+    "AttentionPlan",
+    "Ops",
+    "TileShape",
+    "attend_by_length",
+    "bind_plan",
+    "flash_ops",
+    "make_plan",
+    "place_plan",
+    "plain_ops",
+    "rope_tables",
+    "select_ops",
+    "tile_bound",
+    "tile_shape",
+    "triton_ops",
+]
+
+Attend = Callable[[Tensor, AttentionPlan, int, int, float, bool], Tensor]
+AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]
+QkNormRope = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ops:
+    """The operations of a forward; each behaves as the plain function of the same name in this package."""
+
+    rms_norm: Callable[[Tensor, Tensor, float], Tensor]
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+    qk_norm_rope_: QkNormRope
+    silu_mul: Callable[[Tensor], Tensor]
+    attend: Attend
+    attend_rows: AttendRows
+
+
+OP_NAMES: Final = frozenset(field.name for field in fields(Ops))
+
+
+def plain_ops() -> Ops:
+    """Plain torch throughout: any device, any dtype."""
+    return Ops(
+        rms_norm=norm.rms_norm,
+        add_rms_norm=norm.add_rms_norm,
+        qk_norm_rope_=rope.qk_norm_rope_,
+        silu_mul=activation.silu_mul,
+        attend=attention.attend,
+        attend_rows=attention.attend_rows,
+    )
+
+
+def triton_ops(plain: frozenset[str] = frozenset()) -> Ops:
+    """Triton kernels, except for the names in `plain` (to measure what a kernel is worth).
+
+    Raises ImportError without Triton, ConfigError for a name that is no operation.
+    """
+    from anydim.kernels import activation_triton, attention_triton, norm_triton, rope_triton
+
+    kernels = Ops(
+        rms_norm=norm_triton.rms_norm,
+        add_rms_norm=norm_triton.add_rms_norm,
+        qk_norm_rope_=rope_triton.qk_norm_rope_,
+        silu_mul=activation_triton.silu_mul,
+        attend=attention_triton.attend,
+        attend_rows=attention_triton.attend_rows,
+    )
+    return _with(kernels, plain_ops(), plain)
+
+
+def flash_ops() -> Ops:
+    """Plain torch with the FlashAttention-2 that ships with it: CUDA and 16-bit only."""
+    from anydim.kernels import attention_flash
+
+    return replace(plain_ops(), attend=attention_flash.attend, attend_rows=attention_flash.attend_rows)
+
+
+def select_ops(device: torch.device, dtype: torch.dtype, plain: frozenset[str] = frozenset()) -> Ops:
+    """The fastest operations this device and dtype can run, with the names in `plain` taken from torch.
+
+    CUDA with bfloat16 or float32: Triton where it can be imported. What torch itself has to do on CUDA in 16 bits
+    uses its FlashAttention-2. Everything else: plain torch.
+    """
+    sixteen = dtype in (torch.bfloat16, torch.float16)
+    fallback = flash_ops() if device.type == "cuda" and sixteen else plain_ops()
+    fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float32)
+    if fits and importlib.util.find_spec("triton") is not None:
+        return _with(triton_ops(), fallback, plain)
+    return _with(fallback, fallback, plain)
+
+
+def attend_by_length(short: Attend, long: Attend, boundary: int) -> Attend:
+    """An `attend` that takes `short` for batches whose longest text has at most `boundary` tokens, else `long`."""
+
+    def attend(
+        qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, scale: float, causal: bool
+    ) -> Tensor:
+        chosen = short if plan.max_length <= boundary else long
+        return chosen(qkv_TC, plan, n_heads, n_kv_heads, scale, causal)
+
+    return attend
+
+
+def _with(ops: Ops, other: Ops, names: frozenset[str]) -> Ops:
+    if unknown := sorted(names - OP_NAMES):
+        raise ConfigError(f"no such operation: {', '.join(unknown)}; there are {', '.join(sorted(OP_NAMES))}")
+    return replace(ops, **{name: getattr(other, name) for name in names})

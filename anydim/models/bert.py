@@ -1,0 +1,165 @@
+"""BERT, RoBERTa and XLM-RoBERTa: the packed forward of bidirectional encoders.
+
+It knows the architecture (learned positions, post-LayerNorm) and nothing of pooling, dimensions or requests. RoBERTa
+differs in where its positions start. Source: transformers, models/bert and models/xlm_roberta.
+
+Legend: T tokens in the batch, R rows asked for, D hidden width, C channels of the fused qkv block, F feed-forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, silu
+
+from anydim.errors import ModelError
+from anydim.kernels import Ops
+from anydim.models.card import Family
+from anydim.models.packed import Packed
+
+_ACTIVATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = MappingProxyType(
+    {
+        "gelu": gelu,
+        "gelu_new": partial(gelu, approximate="tanh"),
+        "gelu_pytorch_tanh": partial(gelu, approximate="tanh"),
+        "relu": relu,
+        "silu": silu,
+    }
+)
+
+
+class Bert(nn.Module):
+    """An encoder without a head: token ids to last-layer hidden states."""
+
+    def __init__(
+        self, config: Mapping[str, Any], family: Family, ops: Ops, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Allocate the parameters, uninitialised, on ``device``.
+
+        Raises:
+            ModelError: the config asks for something that this forward does not do.
+        """
+        super().__init__()
+        _check(config)
+        self._ops = ops
+        self._heads = int(config["num_attention_heads"])
+        width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+        self._scale = (width // self._heads) ** -0.5
+        self._eps = float(config.get("layer_norm_eps", 1e-12))
+        self._activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
+        self._first_position = int(config.get("pad_token_id") or 0) + 1 if family is Family.ROBERTA else 0
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
+
+        self.word_embeddings = parameter(int(config["vocab_size"]), width)
+        self.position_embeddings = parameter(int(config["max_position_embeddings"]), width)
+        self.token_type_embeddings = parameter(int(config.get("type_vocab_size", 2)), width)
+        self.norm_weight = parameter(width)
+        self.norm_bias = parameter(width)
+        self._layers = [_Layer(parameter, width, inner) for _ in range(int(config["num_hidden_layers"]))]
+        self.layers = nn.ModuleList(self._layers)
+
+    @property
+    def head_counts(self) -> tuple[int, int]:
+        """Query heads and key-value heads: the same."""
+        return self._heads, self._heads
+
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Parameter name -> checkpoint tensors, stacked along the first axis."""
+        sources: dict[str, tuple[str, ...]] = {
+            "word_embeddings": ("embeddings.word_embeddings.weight",),
+            "position_embeddings": ("embeddings.position_embeddings.weight",),
+            "token_type_embeddings": ("embeddings.token_type_embeddings.weight",),
+            "norm_weight": ("embeddings.LayerNorm.weight",),
+            "norm_bias": ("embeddings.LayerNorm.bias",),
+        }
+        for index, layer in enumerate(self._layers):
+            for name, _ in layer.named_parameters():
+                stem, kind = name.rsplit("_", 1)
+                parts = tuple(f"encoder.layer.{index}.{part}.{kind}" for part in _PARTS[stem])
+                sources[f"layers.{index}.{name}"] = parts
+        return sources
+
+    def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
+        """Run the batch.
+
+        Args:
+            batch: texts one after another.
+            rows_R: int (R,), one row of each text, where only these are wanted; all T rows otherwise.
+
+        Returns:
+            Hidden states, (R, D) or (T, D), in the model's dtype.
+        """
+        hidden_TD = self._embed(batch)
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            if index == last and rows_R is not None:
+                return self._finish(layer, self._attend_rows(layer, hidden_TD, batch, rows_R), hidden_TD[rows_R])
+            qkv_TC = linear(hidden_TD, layer.qkv_weight, layer.qkv_bias)
+            attended_TD = self._ops.attend(qkv_TC, batch.plan, self._heads, self._heads, self._scale, False)
+            hidden_TD = self._finish(layer, attended_TD, hidden_TD)
+        return hidden_TD
+
+    def _attend_rows(self, layer: _Layer, hidden_TD: Tensor, batch: Packed, rows_R: Tensor) -> Tensor:
+        """The last layer: keys and values of every token, queries of the wanted rows alone."""
+        width = hidden_TD.shape[1]
+        q_RD = linear(hidden_TD[rows_R], layer.qkv_weight[:width], layer.qkv_bias[:width])
+        kv_TC = linear(hidden_TD, layer.qkv_weight[width:], layer.qkv_bias[width:])
+        return self._ops.attend_rows(q_RD, kv_TC, batch.plan, self._heads, self._heads, self._scale)
+
+    def _embed(self, batch: Packed) -> Tensor:
+        hidden_TD = embedding(batch.ids_T, self.word_embeddings)
+        hidden_TD = hidden_TD + embedding(batch.positions_T + self._first_position, self.position_embeddings)
+        hidden_TD += self.token_type_embeddings[0]
+        return self._norm(hidden_TD, self.norm_weight, self.norm_bias)
+
+    def _finish(self, layer: _Layer, attended_TD: Tensor, hidden_TD: Tensor) -> Tensor:
+        """Everything behind the attention; row by row, so that any rows will do."""
+        projected_TD = linear(attended_TD, layer.out_weight, layer.out_bias).add_(hidden_TD)
+        hidden_TD = self._norm(projected_TD, layer.attention_norm_weight, layer.attention_norm_bias)
+        inner_TF = self._activation(linear(hidden_TD, layer.up_weight, layer.up_bias))
+        projected_TD = linear(inner_TF, layer.down_weight, layer.down_bias).add_(hidden_TD)
+        return self._norm(projected_TD, layer.output_norm_weight, layer.output_norm_bias)
+
+    def _norm(self, hidden_TD: Tensor, weight_D: Tensor, bias_D: Tensor) -> Tensor:
+        return layer_norm(hidden_TD, weight_D.shape, weight_D, bias_D, self._eps)
+
+
+class _Layer(nn.Module):
+    """Parameters of one layer; query, key and value are fused."""
+
+    def __init__(self, parameter: Callable[..., nn.Parameter], width: int, inner: int) -> None:
+        super().__init__()
+        self.qkv_weight, self.qkv_bias = parameter(3 * width, width), parameter(3 * width)
+        self.out_weight, self.out_bias = parameter(width, width), parameter(width)
+        self.attention_norm_weight, self.attention_norm_bias = parameter(width), parameter(width)
+        self.up_weight, self.up_bias = parameter(inner, width), parameter(inner)
+        self.down_weight, self.down_bias = parameter(width, inner), parameter(width)
+        self.output_norm_weight, self.output_norm_bias = parameter(width), parameter(width)
+
+
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "out": ("attention.output.dense",),
+        "attention_norm": ("attention.output.LayerNorm",),
+        "up": ("intermediate.dense",),
+        "down": ("output.dense",),
+        "output_norm": ("output.LayerNorm",),
+    }
+)
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    activation = config.get("hidden_act", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise ModelError(f"activation {activation!r} is not supported; supported are {', '.join(_ACTIVATIONS)}")
+    kind = config.get("position_embedding_type") or "absolute"
+    if kind != "absolute":
+        raise ModelError(f"position embeddings of type {kind!r} are not supported; supported is 'absolute'")

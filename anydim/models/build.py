@@ -1,0 +1,122 @@
+"""From a card to a model on a device: which device, which precision, which forward, which weights.
+
+It knows families and devices; it knows nothing of requests or heads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from anydim.config import ModelSettings
+from anydim.errors import ConfigError, ModelError
+from anydim.kernels import OP_NAMES, select_ops
+from anydim.models import weights
+from anydim.models.bert import Bert
+from anydim.models.card import Family, ModelCard
+from anydim.models.packed import Model
+from anydim.models.qwen3 import Qwen3
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device behind ``--device``; ``auto`` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ConfigError: no such device, or it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name!r}") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"--device {name}: this machine shows {count} CUDA devices")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: this machine has no MPS device")
+    if device.type not in ("cpu", "mps"):
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device, family: Family, force_float16: bool = False) -> torch.dtype:
+    """The precision behind ``--dtype``; ``auto`` is bfloat16 where the device computes in it, else float32.
+
+    Raises:
+        ConfigError: float16 for Qwen3, which overflows on some texts, without the force flag.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _is_good_at_bfloat16(device) else torch.float32
+    if name == "float16" and family is Family.QWEN3 and not force_float16:
+        raise ConfigError(
+            "--dtype float16 overflows in Qwen3 and gives NaN on some texts; use bfloat16, or add --force-float16"
+        )
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def build_model(
+    card: ModelCard,
+    settings: ModelSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    plain_ops: tuple[str, ...],
+    progress: weights.Progress,
+) -> Model:
+    """Allocate a model on the device and fill it from the card's folder, or with random weights.
+
+    Raises:
+        ModelError: the folder's files are incomplete or not supported.
+        ConfigError: an unknown name among ``plain_ops``.
+    """
+    unknown = sorted(set(plain_ops) - OP_NAMES)
+    if unknown:
+        raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
+    ops = select_ops(device, dtype, frozenset(plain_ops))
+    model: Qwen3 | Bert
+    if card.family is Family.QWEN3:
+        model = Qwen3(card.config, ops, device, dtype)
+    else:
+        model = Bert(card.config, card.family, ops, device, dtype)
+    if settings.load_format == "dummy":
+        weights.fill_random(model)
+    else:
+        weights.load(model, card.folder, progress)
+    return model
+
+
+def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor | None:
+    """The fitted rotation behind ``--projection``: float32 (D, D), or None.
+
+    The file is safetensors with one orthogonal matrix ``rotation``; a pooled state is multiplied by it from the right.
+
+    Raises:
+        ModelError: the file is broken, of another width, or not orthogonal.
+    """
+    if file is None:
+        return None
+    try:
+        rotation_DD = load_file(Path(file))["rotation"].float()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"{file} holds no readable rotation: {error}") from error
+    if rotation_DD.shape != (width, width):
+        raise ModelError(f"{file}: rotation has shape {tuple(rotation_DD.shape)}, the model needs ({width}, {width})")
+    drift = (rotation_DD @ rotation_DD.T - torch.eye(width)).abs().max().item()
+    if not drift < 1e-3:
+        raise ModelError(f"{file}: rotation is not orthogonal (off by {drift:.2g}), so cosines would change")
+    return rotation_DD.to(device)
+
+
+def _is_good_at_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

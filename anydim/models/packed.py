@@ -1,0 +1,41 @@
+"""Packed: a batch of texts on the device, as every forward takes it, and the Model that takes it.
+
+It knows nothing of any architecture. Legend: T tokens in the batch, R rows asked for, D hidden width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from anydim.kernels import AttentionPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Texts one after another, without padding.
+
+    Attributes:
+        ids_T: int32, token ids.
+        positions_T: int32, each token's position in its own text.
+        plan: where the texts lie, bound to the device.
+    """
+
+    ids_T: Tensor
+    positions_T: Tensor
+    plan: AttentionPlan
+
+
+class Model(Protocol):
+    """A packed forward, as the runner calls it."""
+
+    @property
+    def head_counts(self) -> tuple[int, int]:
+        """Query heads and key-value heads; they decide how attention is tiled."""
+        ...
+
+    def __call__(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
+        """Hidden states (R, D) of the rows asked for, one a text; of all T tokens where ``rows_R`` is None."""
+        ...

@@ -1,0 +1,182 @@
+"""Qwen3: the packed forward of Qwen3-Embedding, a causal decoder without its vocabulary head.
+
+It knows the architecture (grouped heads, per-head RMSNorm before RoPE, SwiGLU) and nothing of pooling, dimensions or
+requests. Rows that no head asks for do not leave the last layer. Source: transformers, models/qwen3.
+
+Legend: T tokens in the batch, R rows asked for, D hidden width, C channels of the fused qkv block, F fused gate and up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from anydim.errors import ModelError
+from anydim.kernels import Ops, rope_tables
+from anydim.models.packed import Packed
+
+
+class Qwen3(nn.Module):
+    """Qwen3 without a head: token ids to final-norm hidden states."""
+
+    def __init__(self, config: Mapping[str, Any], ops: Ops, device: torch.device, dtype: torch.dtype) -> None:
+        """Allocate the parameters, uninitialised, on ``device``.
+
+        Raises:
+            ModelError: the config asks for something that this forward does not do.
+        """
+        super().__init__()
+        _check(config)
+        self._ops = ops
+        self._heads = int(config["num_attention_heads"])
+        self._kv_heads = int(config.get("num_key_value_heads") or self._heads)
+        self._head_dim = int(config.get("head_dim") or config["hidden_size"] // self._heads)
+        self._eps = float(config.get("rms_norm_eps", 1e-6))
+        bias = bool(config.get("attention_bias", False))
+        width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+        self.embed_tokens = _parameter(device, dtype, int(config["vocab_size"]), width)
+        self._layers = [
+            _Layer(width, inner, self._heads, self._kv_heads, self._head_dim, bias, device, dtype)
+            for _ in range(int(config["num_hidden_layers"]))
+        ]
+        self.layers = nn.ModuleList(self._layers)
+        self.norm = _parameter(device, dtype, width)
+        positions = int(config["max_position_embeddings"])
+        self._cos, self._sin = rope_tables(self._head_dim, _theta(config), positions, device)
+
+    @property
+    def head_counts(self) -> tuple[int, int]:
+        """Query heads and key-value heads."""
+        return self._heads, self._kv_heads
+
+    def sources(self) -> dict[str, tuple[str, ...]]:
+        """Parameter name -> checkpoint tensors, stacked along the first axis."""
+        sources: dict[str, tuple[str, ...]] = {"embed_tokens": ("embed_tokens.weight",), "norm": ("norm.weight",)}
+        for index, layer in enumerate(self._layers):
+            for name, _ in layer.named_parameters():
+                sources[f"layers.{index}.{name}"] = tuple(f"layers.{index}.{part}" for part in _PARTS[name])
+        return sources
+
+    def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
+        """Run the batch.
+
+        Args:
+            batch: texts one after another.
+            rows_R: int (R,), the last token of each text, where only these are wanted; all T rows otherwise.
+
+        Returns:
+            Final-norm hidden states, (R, D) or (T, D), in the model's dtype.
+        """
+        hidden_TD = torch.nn.functional.embedding(batch.ids_T, self.embed_tokens)
+        residual_TD: Tensor | None = None
+        last = len(self._layers) - 1
+        for index, layer in enumerate(self._layers):
+            normed_TD, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.input_layernorm)
+            if index == last and rows_R is not None:
+                attended_TC, residual_TD = self._attend_rows(layer, normed_TD, residual_TD, batch, rows_R)
+            else:
+                attended_TC = self._attend(layer, normed_TD, batch)
+            hidden_TD = linear(attended_TC, layer.o_proj, layer.o_bias)
+            normed_TD, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.post_attention_layernorm)
+            gated_TF = self._ops.silu_mul(linear(normed_TD, layer.gate_up_proj))
+            hidden_TD = linear(gated_TF, layer.down_proj)
+        return self._add_norm(hidden_TD, residual_TD, self.norm)[0]
+
+    def _add_norm(self, hidden_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+        if residual_TD is None:
+            return self._ops.rms_norm(hidden_TD, weight_D, self._eps), hidden_TD
+        return self._ops.add_rms_norm(hidden_TD, residual_TD, weight_D, self._eps)
+
+    def _rotate_(self, block_TC: Tensor, positions_T: Tensor, layer: _Layer, heads: int, kv_heads: int) -> None:
+        self._ops.qk_norm_rope_(
+            block_TC, positions_T, layer.q_norm, layer.k_norm, self._cos, self._sin, heads, kv_heads, self._eps
+        )
+
+    def _attend(self, layer: _Layer, normed_TD: Tensor, batch: Packed) -> Tensor:
+        qkv_TC = linear(normed_TD, layer.qkv_proj, layer.qkv_bias)
+        self._rotate_(qkv_TC, batch.positions_T, layer, self._heads, self._kv_heads)
+        return self._ops.attend(qkv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5, True)
+
+    def _attend_rows(
+        self, layer: _Layer, normed_TD: Tensor, residual_TD: Tensor, batch: Packed, rows_R: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The last layer: keys and values of every token, queries of the wanted rows alone."""
+        q_size = self._heads * self._head_dim
+        q_bias = None if layer.qkv_bias is None else layer.qkv_bias[:q_size]
+        kv_bias = None if layer.qkv_bias is None else layer.qkv_bias[q_size:]
+        q_RC = linear(normed_TD[rows_R], layer.qkv_proj[:q_size], q_bias)
+        kv_TC = linear(normed_TD, layer.qkv_proj[q_size:], kv_bias)
+        self._rotate_(q_RC, batch.positions_T[rows_R], layer, self._heads, 0)
+        self._rotate_(kv_TC, batch.positions_T, layer, 0, self._kv_heads)
+        attended_RC = self._ops.attend_rows(q_RC, kv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5)
+        return attended_RC, residual_TD[rows_R]
+
+
+class _Layer(nn.Module):
+    """Parameters of one layer; query, key and value are fused, as are gate and up."""
+
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        bias: bool,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        channels = (heads + 2 * kv_heads) * head_dim
+        self.input_layernorm = _parameter(device, dtype, width)
+        self.qkv_proj = _parameter(device, dtype, channels, width)
+        self.qkv_bias = _parameter(device, dtype, channels) if bias else None
+        self.q_norm = _parameter(device, dtype, head_dim)
+        self.k_norm = _parameter(device, dtype, head_dim)
+        self.o_proj = _parameter(device, dtype, width, heads * head_dim)
+        self.o_bias = _parameter(device, dtype, width) if bias else None
+        self.post_attention_layernorm = _parameter(device, dtype, width)
+        self.gate_up_proj = _parameter(device, dtype, 2 * inner, width)
+        self.down_proj = _parameter(device, dtype, width, inner)
+
+
+_PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "input_layernorm": ("input_layernorm.weight",),
+        "qkv_proj": ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+        "qkv_bias": ("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
+        "q_norm": ("self_attn.q_norm.weight",),
+        "k_norm": ("self_attn.k_norm.weight",),
+        "o_proj": ("self_attn.o_proj.weight",),
+        "o_bias": ("self_attn.o_proj.bias",),
+        "post_attention_layernorm": ("post_attention_layernorm.weight",),
+        "gate_up_proj": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+        "down_proj": ("mlp.down_proj.weight",),
+    }
+)
+
+
+def _parameter(device: torch.device, dtype: torch.dtype, *shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
+
+
+def _theta(config: Mapping[str, Any]) -> float:
+    """RoPE's base; transformers 5 writes it into rope_parameters, earlier releases beside it."""
+    rope = config.get("rope_parameters") or {}
+    return float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise ModelError(f"RoPE of type {kind!r} is not supported; supported is 'default'")
+    if config.get("use_sliding_window"):
+        raise ModelError("sliding-window attention (use_sliding_window) is not supported")
+    if config.get("hidden_act", "silu") != "silu":
+        raise ModelError(f"activation {config['hidden_act']!r} is not supported for Qwen3; supported is 'silu'")
