@@ -1,0 +1,126 @@
+"""EngineClient: a front end's line to the engine's process. Imports no torch.
+
+It knows the socket and the submissions under way. When the line breaks, everyone who waits is answered at once, and
+the client keeps trying to connect: the supervisor may be starting a new engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from anydim.engine import wire
+from anydim.engine.handle import Health
+from anydim.errors import Unavailable
+from anydim.types import Item, Output
+
+_RETRY_SECONDS: Final = 0.05
+
+
+class EngineClient:
+    """An EngineHandle over a Unix socket."""
+
+    def __init__(self, path: Path, stuck_after: float) -> None:
+        """Prepare a line to the engine that listens at ``path``.
+
+        Args:
+            path: the socket.
+            stuck_after: seconds without progress after which the engine counts as stuck.
+        """
+        self._path = path
+        self._stuck_after = stuck_after
+        self._ids = itertools.count()
+        self._waiting: dict[int, tuple[Sequence[Item], asyncio.Future[list[Output]]]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._beat: wire.Beat | None = None
+        self._beat_at = 0.0
+        self._reason = "the model is loading"
+        self._task: asyncio.Task[None] | None = None
+
+    def connect(self) -> None:
+        """Keep a line open from now on."""
+        self._task = asyncio.create_task(self._keep_connected())
+
+    async def close(self) -> None:
+        """Drop the line; who still waits is answered Unavailable."""
+        self._reason = "the server is stopping"
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def explain(self, reason: str) -> None:
+        """Say why there is no engine, for those who ask meanwhile."""
+        self._reason = reason
+
+    async def run(self, items: Sequence[Item]) -> list[Output]:
+        """See EngineHandle."""
+        if not items:
+            return []
+        if self._writer is None:
+            raise Unavailable(f"no engine at the moment: {self._reason}")
+        identity = next(self._ids)
+        future: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
+        self._waiting[identity] = (items, future)
+        wire.write_frame(self._writer, wire.Submit(identity, len(items)), wire.pack_items(items))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._waiting.pop(identity, None) and self._writer is not None:
+                wire.write_frame(self._writer, wire.Cancel(identity))
+            raise
+
+    def health(self) -> Health:
+        """See EngineHandle."""
+        if self._writer is None or self._beat is None:
+            return Health(False, False, self._reason)
+        silent = time.monotonic() - self._beat_at
+        if silent > self._stuck_after or self._beat.busy_seconds > self._stuck_after:
+            return Health(False, False, f"the engine has made no progress for {self._stuck_after:.0f} seconds")
+        if not self._beat.alive:
+            return Health(False, False, "the engine's loop has stopped")
+        return Health(True, True)
+
+    async def _keep_connected(self) -> None:
+        while True:
+            try:
+                reader, self._writer = await asyncio.open_unix_connection(self._path)
+            except OSError:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            try:
+                await self._read(reader)
+            except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError):
+                self._reason = "the engine stopped and is being restarted"
+            finally:
+                self._drop()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            header, payload = await wire.read_frame(reader)
+            match header:
+                case wire.Result(identity):
+                    if waiting := self._waiting.pop(identity, None):
+                        items, future = waiting
+                        future.set_result(wire.unpack_outputs(header, payload, items))
+                case wire.Refused(identity, kind, message, retry_after):
+                    if waiting := self._waiting.pop(identity, None):
+                        waiting[1].set_exception(wire.rebuild(kind, message, retry_after))
+                case wire.Beat():
+                    self._beat, self._beat_at = header, time.monotonic()
+
+    def _drop(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._beat = None
+        waiting, self._waiting = self._waiting, {}
+        for _, future in waiting.values():
+            if not future.done():
+                future.set_exception(Unavailable(f"the request was lost ({self._reason}); it may be sent again"))

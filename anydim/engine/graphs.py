@@ -1,0 +1,98 @@
+"""CUDA graphs: the whole forward of a small batch, heads included, as one replay.
+
+It knows token buckets and static buffers; it knows no queue and no text. A bucket has a fixed number of tokens and
+texts; what a batch leaves free are zero-length texts that no kernel visits.
+
+Legend: B text slots, W width of the captured block.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anydim.engine.packing import pack
+from anydim.engine.staging import Layout, Staged
+from anydim.kernels import AttentionPlan
+from anydim.types import Batch, Item
+
+Vectors = Callable[[Staged, int], tuple[Tensor, Tensor]]
+Planner = Callable[..., AttentionPlan]
+
+BUCKETS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
+_MOST_TEXTS: Final = 32
+_HOSTS: Final = 3  # pinned buffers a bucket: two batches may be in flight
+
+
+@dataclass(slots=True)
+class _Graph:
+    """One captured bucket with its static buffers."""
+
+    graph: torch.cuda.CUDAGraph
+    layout: Layout
+    plan: AttentionPlan
+    words: Tensor
+    hosts: list[Tensor]
+    staged: Staged
+    vectors_BW: Tensor
+    finite_B: Tensor
+    turn: int = 0
+
+
+class GraphPool:
+    """Captured graphs by token bucket; they share one memory pool."""
+
+    def __init__(self, vectors: Vectors, planner: Planner, device: torch.device, most_tokens: int, width: int) -> None:
+        """Capture every bucket up to ``most_tokens`` tokens; ``width`` is the model's full width."""
+        self._vectors = vectors
+        self._planner = planner
+        self._device = device
+        self._width = width
+        self._pool = torch.cuda.graph_pool_handle()
+        self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= most_tokens)
+        # The largest first: smaller ones then reuse its memory.
+        self._graphs = {bucket: self._capture(bucket) for bucket in reversed(self._buckets)}
+
+    def run(self, batch: Batch) -> tuple[Staged, Tensor, Tensor] | None:
+        """Replay a batch; None where it fits no bucket.
+
+        Returns:
+            What must live until the answer, float32 vectors (B, D) and finite flags (B,), both without free slots.
+        """
+        place = bisect_left(self._buckets, batch.tokens)
+        if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS:
+            return None
+        graph = self._graphs[self._buckets[place]]
+        plan = self._slots(np.diff(batch.cu_seqlens_C), self._buckets[place])
+        host = graph.hosts[graph.turn]
+        graph.turn = (graph.turn + 1) % _HOSTS
+        graph.layout.write(host, batch, plan)
+        graph.words.copy_(host, non_blocking=True)
+        graph.graph.replay()
+        count = len(batch.items)
+        return graph.staged, graph.vectors_BW[:count], graph.finite_B[:count]
+
+    def _slots(self, lengths: Any, bucket: int) -> AttentionPlan:
+        return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
+
+    def _capture(self, bucket: int) -> _Graph:
+        sample = pack([Item(np.ones(bucket, np.int32), self._width)])
+        plan = self._slots(np.array([bucket]), bucket)
+        layout = Layout.of(bucket, plan)
+        hosts = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
+        layout.write(hosts[0], sample, plan)
+        words = hosts[0].to(self._device)
+        staged = layout.read(words, plan, words)
+        self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
+        torch.cuda.synchronize(self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            staged = layout.read(words, plan, words)
+            vectors_BW, finite_B = self._vectors(staged, self._width)
+        return _Graph(graph, layout, plan, words, hosts, staged, vectors_BW, finite_B)

@@ -1,0 +1,56 @@
+"""EngineHandle: what a front end needs of an engine, be it in this process or in another. Imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from anydim.types import Item, Output
+
+if TYPE_CHECKING:
+    from anydim.engine.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the engine lives (its process runs and is not stuck), is ready for requests, and why not."""
+
+    alive: bool
+    ready: bool
+    reason: str = ""
+
+
+class EngineHandle(Protocol):
+    """An engine that takes Items and answers Outputs."""
+
+    async def run(self, items: Sequence[Item]) -> list[Output]:
+        """One Output an Item, in order. Cancelling the call frees the Items' place in the queue.
+
+        Raises:
+            Overloaded: the queue is full.
+            Unavailable: the engine is starting, stopping or dead.
+        """
+        ...
+
+    def health(self) -> Health:
+        """The state right now."""
+        ...
+
+
+class LocalEngine:
+    """An engine in this process, for the library and for tests."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Wrap a running engine; closing it stays with its owner."""
+        self._engine = engine
+
+    async def run(self, items: Sequence[Item]) -> list[Output]:
+        """See EngineHandle."""
+        return await asyncio.wrap_future(self._engine.submit(items))
+
+    def health(self) -> Health:
+        """See EngineHandle."""
+        alive = self._engine.status().alive
+        return Health(alive, alive, "" if alive else "the engine has stopped")

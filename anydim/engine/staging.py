@@ -1,0 +1,85 @@
+"""Staging: a Batch's small arrays on their way to the device, in one copy.
+
+It knows arrays and devices; it knows no models and no queue.
+
+Legend: T tokens in the batch, B texts, W words of the attention plan's table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anydim.kernels import AttentionPlan, bind_plan
+from anydim.models.packed import Packed
+from anydim.types import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch on the device.
+
+    Attributes:
+        packed: what the model takes.
+        dims_B: int32, the dimension that each text asked for.
+        unit_B: bool, whether its vector is scaled to length one.
+        host: the pinned memory that the copy reads; kept until the batch is answered.
+    """
+
+    packed: Packed
+    dims_B: Tensor
+    unit_B: Tensor
+    host: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How many words of the one buffer each array takes: 2 T + 2 B + W, the table first for its alignment."""
+
+    tokens: int
+    texts: int
+    table: int
+
+    @property
+    def words(self) -> int:
+        """Words (int32) of the whole buffer."""
+        return 2 * self.tokens + 2 * self.texts + self.table
+
+    @classmethod
+    def of(cls, tokens: int, plan: AttentionPlan) -> Self:
+        """The layout of a plan's slots for ``tokens`` tokens."""
+        return cls(tokens, plan.n_texts, len(plan.table_W))
+
+    def write(self, buffer: Tensor, batch: Batch, plan: AttentionPlan) -> None:
+        """Fill a host buffer; what the batch leaves free becomes zero."""
+        words = buffer.numpy()
+        words[self.table :] = 0
+        start = 0
+        unit_B = np.array([item.normalize for item in batch.items], dtype=np.int32)
+        for size, values in (
+            (self.table, plan.table_W),
+            (self.tokens, batch.ids_T),
+            (self.tokens, batch.positions_T),
+            (self.texts, batch.dims_B),
+            (self.texts, unit_B),
+        ):
+            words[start : start + len(values)] = values
+            start += size
+
+    def read(self, words: Tensor, plan: AttentionPlan, host: Tensor) -> Staged:
+        """Views of a device buffer that ``write`` filled."""
+        sizes = [self.table, self.tokens, self.tokens, self.texts, self.texts]
+        table_W, ids_T, positions_T, dims_B, unit_B = torch.split_with_sizes(words, sizes)
+        return Staged(Packed(ids_T, positions_T, bind_plan(plan, table_W)), dims_B, unit_B.bool(), host)
+
+
+def stage(batch: Batch, plan: AttentionPlan, device: torch.device) -> Staged:
+    """Copy a batch to the device without waiting for it."""
+    layout = Layout.of(batch.tokens, plan)
+    host = torch.empty(layout.words, dtype=torch.int32, pin_memory=device.type == "cuda")
+    layout.write(host, batch, plan)
+    return layout.read(host.to(device, non_blocking=True), plan, host)

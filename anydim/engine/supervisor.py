@@ -1,0 +1,159 @@
+"""Supervisor: starts the engine's process, watches it, and starts it again when it dies. Imports no torch.
+
+It knows a process, a socket path and the restart policy; it knows no HTTP and no Items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from anydim.config import EngineSettings, ModelSettings
+from anydim.engine import wire
+from anydim.engine.client import EngineClient
+from anydim.engine.handle import EngineHandle
+from anydim.errors import AnydimError, ComputeFailed
+from anydim.models.card import ModelCard
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_PAUSE: Final = 30.0
+_STEADY_SECONDS: Final = 60.0  # an engine that lived this long is restarted without a pause
+_STOP_SECONDS: Final = 5.0
+
+
+class Supervisor:
+    """One engine process and the line to it."""
+
+    def __init__(
+        self, card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool = True
+    ) -> None:
+        """Prepare; nothing runs before ``start``.
+
+        Args:
+            card: the model.
+            model: how it is served.
+            engine: where it runs.
+            show_progress: whether the process may draw bars on standard error.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="anydim-"))
+        self._socket = self._folder / "engine"
+        self._client = EngineClient(self._socket, engine.watchdog_timeout)
+        self._order = {
+            "folder": str(card.folder),
+            "name": card.name,
+            "socket": str(self._socket),
+            "model": model,
+            "engine": engine,
+            "show_progress": show_progress,
+        }
+        self._first: asyncio.Future[wire.Started] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def handle(self) -> EngineHandle:
+        """The line to the engine; it outlives restarts."""
+        return self._client
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process id, or None where none runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the process and keep it running from now on."""
+        self._first = asyncio.get_running_loop().create_future()
+        self._client.connect()
+        self._watch = asyncio.create_task(self._keep_running())
+
+    async def wait_ready(self) -> wire.Started:
+        """Wait for the first start.
+
+        Raises:
+            ConfigError: a setting does not fit the machine or the model.
+            ModelError: the model's files are broken or not supported.
+            ComputeFailed: the process died for another reason; its last words are on standard error.
+        """
+        assert self._first is not None, "wait_ready comes after start"
+        started = await asyncio.shield(self._first)
+        while not self._client.health().ready:  # the line opens a moment after the report
+            await asyncio.sleep(0.01)
+        return started
+
+    async def stop(self) -> None:
+        """End the process; who still waits is answered Unavailable."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await self._client.close()
+        await self._end_process()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _keep_running(self) -> None:
+        pause = 0.0
+        while True:
+            began = time.monotonic()
+            reason = await self._run_once()
+            if time.monotonic() - began > _STEADY_SECONDS:
+                pause = 0.0
+            assert self._first is not None, "set before this task starts"
+            if not self._first.done():
+                self._first.set_exception(reason)
+                return
+            _LOG.error("%s; starting it again in %.0f s", reason.message, pause)
+            self._client.explain(f"{reason.message}; it is being restarted")
+            await asyncio.sleep(pause)
+            pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
+
+    async def _run_once(self) -> AnydimError:
+        """One life of the engine; why it ended."""
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "anydim.engine.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the server alone, which drains first
+            env=_worker_environment(),
+        )
+        assert process.stdin is not None and process.stdout is not None, "both are pipes"
+        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+        failure: AnydimError | None = None
+        async for line in process.stdout:
+            report = msgspec.json.decode(line, type=wire.Report)
+            if isinstance(report, wire.Failed):
+                failure = wire.rebuild(report.kind, report.message)
+            elif self._first is not None and not self._first.done():
+                self._first.set_result(report)
+        status = await process.wait()
+        return failure or ComputeFailed(f"the engine's process ended with status {status}")
+
+    async def _end_process(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None or process.stdin is None:
+            return
+        process.stdin.close()  # its word to go
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _worker_environment() -> dict[str, str]:
+    """The environment less our own variables: the order says everything, and keys stay in the front end."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
+    # The front end shares the cores: idle compute threads must sleep, not spin.
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return kept

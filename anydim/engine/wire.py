@@ -1,0 +1,175 @@
+"""Wire: Items and Outputs between a front end and the engine's process, as raw arrays behind a small header.
+
+A frame is two little-endian lengths (header u32, payload u64), a msgpack header, and the payload. It knows bytes; it
+knows no sockets' owners, no queue and no models. Nothing is pickled. Imports no torch.
+
+Legend: n Items in a submission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from anydim import errors
+from anydim.errors import AnydimError, Overloaded
+from anydim.types import Item, Output, OutputDtype
+
+_LENGTHS: Final = struct.Struct("<IQ")
+_MOST_HEADER: Final = 64 << 20
+_MOST_PAYLOAD: Final = 64 << 30
+
+
+class Submit(msgspec.Struct, tag=True, array_like=True):
+    """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids."""
+
+    id: int
+    count: int
+
+
+class Cancel(msgspec.Struct, tag=True, array_like=True):
+    """Front end to engine: nobody waits for this submission any more."""
+
+    id: int
+
+
+class Result(msgspec.Struct, tag=True, array_like=True):
+    """Engine to front end. Payload: float32 scales (n), then the values of each Item without error, one after another.
+
+    ``failed`` names the Items with an error: place, kind and message.
+    """
+
+    id: int
+    failed: list[tuple[int, str, str]]
+
+
+class Refused(msgspec.Struct, tag=True, array_like=True):
+    """Engine to front end: the whole submission was refused."""
+
+    id: int
+    kind: str
+    message: str
+    retry_after: float
+
+
+class Beat(msgspec.Struct, tag=True, array_like=True):
+    """Engine to front end, several times a second: what the loop is doing."""
+
+    alive: bool
+    queued_tokens: int
+    busy_seconds: float
+
+
+Header = Submit | Cancel | Result | Refused | Beat
+
+_DECODER: Final = msgspec.msgpack.Decoder(Header)
+_CLASSES: Final = MappingProxyType(
+    {kind.kind: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AnydimError)}
+)
+
+
+class Started(msgspec.Struct, tag="started"):
+    """The engine process's word that it serves: on what, in which precision, and how long loading took."""
+
+    device: str
+    dtype: str
+    weights_seconds: float
+    warmup_seconds: float
+
+
+class Failed(msgspec.Struct, tag="failed"):
+    """The engine process's word that it could not start."""
+
+    kind: Literal["config", "model", "missing_extra", "failed"]
+    message: str
+
+
+Report = Started | Failed
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, memoryview]:
+    """The next frame.
+
+    Raises:
+        asyncio.IncompleteReadError: the other side is gone.
+        msgspec.DecodeError: the bytes are no frame.
+    """
+    header_size, payload_size = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+    if header_size > _MOST_HEADER or payload_size > _MOST_PAYLOAD:
+        raise msgspec.DecodeError("a frame of impossible size")
+    header = _DECODER.decode(await reader.readexactly(header_size))
+    return header, memoryview(await reader.readexactly(payload_size))
+
+
+def write_frame(writer: asyncio.StreamWriter, header: Header, payload: Sequence[bytes | memoryview] = ()) -> None:
+    """Queue a frame for sending."""
+    encoded = msgspec.msgpack.encode(header)
+    size = sum(memoryview(part).nbytes for part in payload)
+    writer.writelines([_LENGTHS.pack(len(encoded), size), encoded, *payload])
+
+
+def pack_items(items: Sequence[Item]) -> list[bytes]:
+    """The payload of a Submit."""
+    return [
+        np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
+        np.array([item.dim for item in items], dtype="<i4").tobytes(),
+        bytes([item.dtype.code for item in items]),
+        bytes([item.normalize for item in items]),
+        np.concatenate([item.ids for item in items]).astype("<i4", copy=False).tobytes(),
+    ]
+
+
+def unpack_items(count: int, payload: memoryview) -> list[Item]:
+    """The Items of a Submit; their ids are views of the payload."""
+    lengths = np.frombuffer(payload, "<i4", count)
+    dims = np.frombuffer(payload, "<i4", count, 4 * count).tolist()
+    dtypes = bytes(payload[8 * count : 9 * count])
+    flags = bytes(payload[9 * count : 10 * count])
+    ids = np.frombuffer(bytes(payload[10 * count :]), "<i4")
+    parts = np.split(ids, np.cumsum(lengths)[:-1])
+    return [
+        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag))
+        for ids_T, dim, code, flag in zip(parts, dims, dtypes, flags, strict=True)
+    ]
+
+
+def pack_outputs(identity: int, outputs: Sequence[Output]) -> tuple[Result, list[bytes]]:
+    """Header and payload of a Result."""
+    failed = [
+        (place, output.error.kind, output.error.message)
+        for place, output in enumerate(outputs)
+        if output.error is not None
+    ]
+    scales = np.array([np.nan if output.scale is None else output.scale for output in outputs], dtype="<f4")
+    values = [output.values.tobytes() for output in outputs if output.error is None]
+    return Result(identity, failed), [scales.tobytes(), *values]
+
+
+def unpack_outputs(result: Result, payload: memoryview, items: Sequence[Item]) -> list[Output]:
+    """Outputs of the Items of the submission; their values are views of the payload."""
+    failed = {place: rebuild(kind, message) for place, kind, message in result.failed}
+    scales = np.frombuffer(payload, "<f4", len(items)).tolist()
+    offset = 4 * len(items)
+    outputs = []
+    for place, (item, scale) in enumerate(zip(items, scales, strict=True)):
+        if place in failed:
+            outputs.append(Output(np.empty(0, np.float32), error=failed[place]))
+            continue
+        stored = item.dtype.stored(item.dim)
+        values = np.frombuffer(payload[offset : offset + stored * item.dtype.numpy.itemsize], item.dtype.numpy)
+        outputs.append(Output(values, scale if item.dtype.has_scale else None))
+        offset += values.nbytes
+    return outputs
+
+
+def rebuild(kind: str, message: str, retry_after: float = 1.0) -> AnydimError:
+    """The error behind a kind that came over the wire."""
+    if kind == Overloaded.kind:
+        return Overloaded(message, retry_after)
+    return _CLASSES.get(kind, AnydimError)(message)

@@ -1,0 +1,130 @@
+"""Worker: the engine's own process. Loads the model, then serves Items over a Unix socket.
+
+Started by the supervisor as ``python -m anydim.engine.worker`` with one JSON line on standard input; it lives as long
+as that input stays open, so that it never outlives its server. It reports on standard output (see wire.Report) and
+draws progress bars on standard error. It knows no HTTP and no text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import torch
+
+from anydim.config import EngineSettings, ModelSettings
+from anydim.engine import wire
+from anydim.engine.engine import Engine
+from anydim.engine.load import load_engine
+from anydim.errors import AnydimError
+from anydim.models.card import read_card
+from anydim.types import Output
+
+_BEAT_SECONDS: Final = 0.25
+
+
+class Order(msgspec.Struct):
+    """What the supervisor asks for."""
+
+    folder: str
+    name: str
+    socket: str
+    model: ModelSettings
+    engine: EngineSettings
+    show_progress: bool
+
+
+def main() -> None:
+    """Run until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    report, sys.stdout = sys.stdout, sys.stderr
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    try:
+        card = read_card(Path(order.folder), order.name)
+        engine, started = load_engine(card, order.model, order.engine, order.show_progress)
+    except AnydimError as error:
+        _say(report, wire.Failed(error.kind, error.message))  # type: ignore[arg-type]
+        sys.exit(1)
+    except torch.OutOfMemoryError as error:
+        _say(report, wire.Failed("config", f"the GPU's memory does not suffice for this model: {error}"))
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()  # the loaded model is never garbage: do not walk it again
+    asyncio.run(_serve(engine, Path(order.socket), partial(_say, report, started)))
+
+
+def _say(report: object, message: wire.Report) -> None:
+    print(msgspec.json.encode(message).decode(), file=report, flush=True)  # type: ignore[call-overload]
+
+
+async def _serve(engine: Engine, path: Path, ready: Callable[[], None]) -> None:
+    server = await asyncio.start_unix_server(partial(_converse, engine), path)
+    os.chmod(path, 0o600)
+    ready()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_until_closed, args=(loop, stop), daemon=True).start()
+    async with server:
+        await stop.wait()
+    os._exit(0)  # nobody waits any more: do not finish batches for them
+
+
+def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while sys.stdin.buffer.readline():
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+async def _converse(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One front end: take its submissions, answer them as they finish."""
+    tasks: dict[int, asyncio.Task[None]] = {}
+    beats = asyncio.create_task(_beat(engine, writer))
+    try:
+        while True:
+            header, payload = await wire.read_frame(reader)
+            if isinstance(header, wire.Submit):
+                task = asyncio.create_task(_answer(engine, writer, header, payload))
+                tasks[header.id] = task
+                task.add_done_callback(partial(_forget, tasks, header.id))
+            elif isinstance(header, wire.Cancel) and header.id in tasks:
+                tasks[header.id].cancel()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        for task in [beats, *tasks.values()]:
+            task.cancel()
+        writer.close()
+
+
+def _forget(tasks: dict[int, asyncio.Task[None]], identity: int, done: asyncio.Task[None]) -> None:
+    del tasks[identity]
+
+
+async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Submit, payload: memoryview) -> None:
+    try:
+        outputs: list[Output] = await asyncio.wrap_future(engine.submit(wire.unpack_items(header.count, payload)))
+        result, values = wire.pack_outputs(header.id, outputs)
+        wire.write_frame(writer, result, values)
+    except AnydimError as error:
+        wire.write_frame(writer, wire.Refused(header.id, error.kind, error.message, getattr(error, "retry_after", 1.0)))
+    await writer.drain()
+
+
+async def _beat(engine: Engine, writer: asyncio.StreamWriter) -> None:
+    while True:
+        status = engine.status()
+        wire.write_frame(writer, wire.Beat(status.alive, status.queued_tokens, status.busy_seconds))
+        await asyncio.sleep(_BEAT_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

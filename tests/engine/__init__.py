@@ -1,0 +1,1 @@
+"""Tests of floor 3: queue, packing, loop, wire, supervised process."""

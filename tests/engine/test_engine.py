@@ -1,0 +1,102 @@
+"""The loop answers everyone: batches are shared, failures hurt only the inputs that cause them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from anydim.engine.engine import Engine
+from anydim.errors import ComputeFailed, Unavailable
+from anydim.types import Batch, Item, Output
+
+POISON = 13
+
+
+class RecordingRunner:
+    """Answers each text with the sum of its ids; fails where a text holds the poison id."""
+
+    def __init__(self, fail_in_finish: bool = False) -> None:
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fail_in_finish = fail_in_finish
+
+    def start(self, batch: Batch) -> Batch:
+        self.gate.wait(30)
+        self.sizes.append(len(batch.items))
+        if not self.fail_in_finish:
+            self._check(batch)
+        return batch
+
+    def finish(self, flight: Batch) -> list[Output]:
+        self._check(flight)
+        return [Output(np.array([item.ids.sum()], np.float32)) for item in flight.items]
+
+    def _check(self, batch: Batch) -> None:
+        if POISON in batch.ids_T:
+            raise RuntimeError("the device has choked")
+
+
+def item(*ids: int) -> Item:
+    return Item(np.array(ids, np.int32), 32)
+
+
+def test_outputs_come_back_in_the_order_of_the_items_whatever_their_lengths() -> None:
+    with Engine(RecordingRunner(), 1000, 10**6) as engine:
+        outputs = engine.submit([item(1, 2, 3), item(4), item(5, 6)]).result(30)
+    assert [output.values.tolist() for output in outputs] == [[6.0], [4.0], [11.0]]
+
+
+def test_submissions_that_wait_together_share_one_batch() -> None:
+    runner = RecordingRunner()
+    runner.gate.clear()
+    with Engine(runner, 1000, 10**6) as engine:
+        futures = [engine.submit([item(1)]) for _ in range(50)]
+        runner.gate.set()
+        for future in futures:
+            future.result(30)
+    assert sum(runner.sizes) == 50
+    assert max(runner.sizes) > 20
+
+
+@pytest.mark.parametrize("fail_in_finish", [False, True])
+def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool) -> None:
+    runner = RecordingRunner(fail_in_finish)
+    with Engine(runner, 1000, 10**6) as engine:
+        outputs = engine.submit([item(value) for value in range(1, 21)]).result(30)
+        assert isinstance(outputs[POISON - 1].error, ComputeFailed)
+        good = [output.values[0] for output in outputs if output.error is None]
+        assert good == [value for value in range(1, 21) if value != POISON]
+        assert engine.submit([item(7)]).result(30)[0].values[0] == 7  # and the loop goes on
+
+
+def test_many_threads_each_get_their_own_answers() -> None:
+    def ask(value: int) -> bool:
+        outputs = engine.submit([item(value), item(value, value)]).result(30)
+        return [float(output.values[0]) for output in outputs] == [value, 2 * value]
+
+    with Engine(RecordingRunner(), 64, 10**6) as engine, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(100, 400)))
+
+
+def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
+    runner = RecordingRunner()
+    runner.gate.clear()
+    engine = Engine(runner, 2, 10**6)
+    futures = [engine.submit([item(1, 1)]) for _ in range(5)]
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    runner.gate.set()
+    closer.join(30)
+    assert all(future.result(0)[0].values[0] == 2 for future in futures)
+    with pytest.raises(Unavailable):
+        engine.submit([item(1)])
+    assert not engine.status().alive
+
+
+def test_no_items_need_no_engine() -> None:
+    with Engine(RecordingRunner(), 2, 10) as engine:
+        assert engine.submit([]).result(0) == []

