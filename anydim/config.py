@@ -71,7 +71,7 @@ class ModelSettings:
     )
     default_dim: int | Literal["native"] | None = _setting(
         None,
-        "Dimension of requests that name none: a number, or native for the full width; by default the width, at most 1024.",
+        "Dimension of requests that name none: a number, or native for the width; by default the width, at most 1024.",
         metavar="D",
     )
     dim_step: int = _setting(32, "Allowed dimensions are multiples of this, and the width itself.", metavar="N")
@@ -320,6 +320,7 @@ def _known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> d
 
 def _convert(setting: Setting, value: Any, spelled: str) -> Any:
     """A value from any source as the field's type; ``spelled`` is the setting's name there."""
+    given = value
     if setting.repeatable and isinstance(value, str):
         value = [value]
     if setting.is_switch and isinstance(value, str):
@@ -332,7 +333,7 @@ def _convert(setting: Setting, value: Any, spelled: str) -> Any:
     except msgspec.ValidationError:
         converted = None
     if not setting.admits(converted) or (converted is None and value is not None):
-        raise ConfigError(f"{spelled} must be {setting.wanted}, got {value!r}")
+        raise ConfigError(f"{spelled} must be {setting.wanted}, got {given!r}")
     if setting.works is not None and converted not in setting.works:
-        raise ConfigError(f"{spelled}: {value!r} is not yet available in this version")
+        raise ConfigError(f"{spelled}: {converted!r} is not yet available in this version")
     return converted

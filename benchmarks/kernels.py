@@ -1,6 +1,6 @@
 """How fast, and how right, is each Triton kernel on this GPU?
 
-Run: python benchmarks/kernels.py [--shape 4b] [--part check elementwise attention]
+Run: python -m benchmarks.kernels [--shape 4b] [--part check elementwise attention]
 Needs CUDA and Triton; about three minutes. Checks every kernel first (kernels_check.py), then times it beside
 torch's own way, and attention in several launch configurations, so that `plan.tile_shape` can be set from one run.
 A configuration that fails prints its error and the run goes on. Ends with one JSON line.
@@ -22,10 +22,21 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
-from kernels_check import EPS, TOKENS, Shape, error_of, guarded, plan_for, random_bf16, rope, run_checks, verdict
 from torch import Tensor
 
 from anydim.kernels import Ops, TileShape, flash_ops, plain_ops, rope_tables, triton_ops
+from benchmarks.kernels_check import (
+    EPS,
+    TOKENS,
+    Shape,
+    error_of,
+    guarded,
+    plan_for,
+    random_bf16,
+    rope,
+    run_checks,
+    verdict,
+)
 
 SHAPES: Final = MappingProxyType(
     {"0.6b": Shape(1024, 16, 8, 3072), "4b": Shape(2560, 32, 8, 9728), "8b": Shape(4096, 32, 8, 12288)}
@@ -50,6 +61,8 @@ CONFIGS: Final = (
     (TOKENS, (64, 64, 4, 2, True, True, True)),
     (TOKENS, (128, 64, 8, 2, True, True, False)),
     (TOKENS, (128, 64, 8, 2, True, True, True)),
+    (512, (128, 32, 4, 2, False, True, False)),
+    (TOKENS, (128, 64, 4, 3, True, False, False)),
     (TOKENS, (128, 64, 8, 3, True, False, False)),
     (TOKENS, (128, 64, 8, 3, True, False, True)),
     (TOKENS, (128, 128, 8, 2, True, False, False)),

@@ -1,6 +1,6 @@
 """How right is each Triton kernel on this GPU? In bfloat16, at full size, against float32 references.
 
-Run by `benchmarks/kernels.py` before its timings. Odd shapes, fresh inputs, outputs that torch fills with NaN, NaN
+Run by `benchmarks.kernels` before its timings. Odd shapes, fresh inputs, outputs that torch fills with NaN, NaN
 behind the texts, and a CUDA graph replayed with another batch. It knows the kernels; it times nothing.
 
 Shapes: T tokens, D hidden width, C columns of the qkv block, O = n_heads * E, L tokens of a text, H heads, E head

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Engine:
         self._batches = self._tokens = 0
         self._thread = threading.Thread(target=self._loop, name="anydim-engine", daemon=True)
         self._thread.start()
+        # A thread inside a C++ library must not meet the end of the interpreter.
+        weakref.finalize(self, _abandon, self._queue, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -150,6 +153,12 @@ class Engine:
             running = self._start(half)
             if running is not None:
                 self._answer(running)
+
+
+def _abandon(queue: Queue, thread: threading.Thread) -> None:
+    """Stop at the end of the interpreter: the batch at hand ends, what waits is dropped."""
+    queue.close(discard=True)
+    thread.join()
 
 
 @dataclass(frozen=True, slots=True)

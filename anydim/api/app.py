@@ -1,0 +1,126 @@
+"""The application: routes and middleware around one served model. Entrances may hand in further routes.
+
+It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: CORS (where it is
+asked for), the envelope, the keys (where there are any).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from anydim.api.auth import KeyGuard, read_keys
+from anydim.api.dialects.openai import OpenAIRoutes
+from anydim.api.envelope import Envelope
+from anydim.api.models import ServedModel
+from anydim.api.pages import PageRoutes
+from anydim.api.probes import Draining, ProbeRoutes
+from anydim.api.status import dialect_of, http_error_response
+from anydim.api.words import bounded
+from anydim.config import ServerSettings
+from anydim.engine.handle import EngineHandle
+
+_EXPOSED: Final = (
+    "X-Request-Id",
+    "Retry-After",
+    "X-Model",
+    "X-Embedding-Shape",
+    "X-Embedding-Dtype",
+    "X-Embedding-Dimensions",
+    "X-Usage-Prompt-Tokens",
+    "X-Usage-Total-Tokens",
+)
+
+
+def create_app(
+    served: ServedModel,
+    engine: EngineHandle,
+    settings: ServerSettings,
+    *,
+    stop: Callable[[], Awaitable[None]] | None = None,
+    routes: Sequence[BaseRoute] = (),
+) -> Starlette:
+    """Build the ASGI application of one front end.
+
+    Args:
+        served: the model.
+        engine: what runs its Items.
+        settings: keys, limits and origins.
+        stop: awaited when the server shuts down, after the last answer.
+        routes: further routes; they stand before ours and behind the keys.
+
+    Returns:
+        The application; ``app.state.draining`` is the Draining that its owner sets before it stops.
+
+    Raises:
+        ConfigError: a key or the file of keys is wrong.
+    """
+    draining = Draining()
+    keys = read_keys(settings)
+    app = Starlette(
+        routes=[
+            *routes,
+            *OpenAIRoutes(served, engine, settings).routes(),
+            *ProbeRoutes(engine, draining).routes(),
+            *PageRoutes(served, bool(keys)).routes(),
+        ],
+        middleware=_middleware(settings, keys),
+        exception_handlers={HTTPException: _on_http},
+        lifespan=_lifespan(stop),
+    )
+    app.state.draining = draining
+    return app
+
+
+def _middleware(settings: ServerSettings, keys: Sequence[str]) -> list[Middleware]:
+    found = [Middleware(Envelope)]
+    if settings.cors_origin:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=_EXPOSED,
+        )
+        found.insert(0, cors)
+    if keys:
+        found.append(Middleware(KeyGuard, keys=keys))
+    return found
+
+
+def _lifespan(
+    stop: Callable[[], Awaitable[None]] | None,
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if stop is not None:
+                await stop()
+
+    return lifespan
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    """What HTTP itself refuses, in the dialect's shape."""
+    if not isinstance(error, HTTPException):
+        raise error
+    path = request.url.path
+    message, code = error.detail, None
+    if error.status_code == 404:
+        message, code = f"Invalid URL ({request.method} {path[:200]})", "unknown_url"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"Not allowed to {request.method} on {path[:200]}; allowed: {allowed}"
+        code = "method_not_supported"
+    return http_error_response(error.status_code, bounded(message), dialect_of(path), code, error.headers)

@@ -1,0 +1,49 @@
+"""Waiting without holding others up: engine calls that end with their client, and long work in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from anydim.engine.handle import EngineHandle
+from anydim.types import Item, Output
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: Receive) -> list[Output]:
+    """One Output an Item, in order; the client's leaving cancels the call, which frees its place in the queue.
+
+    Args:
+        engine: the engine.
+        items: what to run.
+        receive: the request's channel, its body already read: the next message can only be the client's leaving.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+        Overloaded, Unavailable: see EngineHandle.
+    """
+    work = asyncio.ensure_future(engine.run(items))
+    watch = asyncio.ensure_future(receive())
+    watch.add_done_callback(lambda _: work.cancel())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if watch.done() and not watch.cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        work.cancel()
+        watch.cancel()
+
+
+async def in_thread_if(large: bool, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``work``, in a thread where it is large, so that other requests go on meanwhile."""
+    if large:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    return work(*args, **kwargs)

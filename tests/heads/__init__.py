@@ -1,0 +1,1 @@
+"""Tests of heads/: pooling, dimensions and output types against numpy and sentence-transformers."""

@@ -1,0 +1,1 @@
+"""Tests of intake/: tokens, token ids, prompts and dimensions."""

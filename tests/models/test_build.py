@@ -1,0 +1,141 @@
+"""Devices, precisions, dummy weights and rotations: what the settings mean, and what they refuse."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from anydim.errors import ConfigError, ModelError
+from anydim.models.build import load_rotation, resolve_device, resolve_dtype
+from anydim.models.card import Family
+from tests.checkpoints import EncoderSpec, Qwen3Spec, write_encoder, write_qwen3
+from tests.pipeline import CPU, Pipeline
+
+IDS = [np.arange(1, 30, dtype=np.int32), np.array([4], dtype=np.int32)]
+WIDE = 30
+
+
+def test_auto_precision_is_bfloat16_only_where_the_cpu_is_good_at_it() -> None:
+    dtype = resolve_dtype("auto", CPU, Family.QWEN3)
+    is_good = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert dtype == (torch.bfloat16 if is_good else torch.float32)
+
+
+@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_named_precisions(family: Family, name: str) -> None:
+    assert resolve_dtype(name, CPU, family) == getattr(torch, name)
+
+
+def test_float16_for_qwen3_needs_force() -> None:
+    with pytest.raises(ConfigError, match=r"float16 overflows in Qwen3.*--force-float16"):
+        resolve_dtype("float16", CPU, Family.QWEN3)
+    assert resolve_dtype("float16", CPU, Family.QWEN3, force_float16=True) == torch.float16
+
+
+@pytest.mark.parametrize("family", [Family.BERT, Family.ROBERTA])
+def test_float16_for_encoders_is_fine(family: Family) -> None:
+    assert resolve_dtype("float16", CPU, family) == torch.float16
+
+
+def test_auto_is_never_float16() -> None:
+    assert resolve_dtype("auto", CPU, Family.BERT) != torch.float16
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "cpu:one", "vulkan", "meta", "xpu"])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--device must be"):
+        resolve_device(name)
+
+
+def test_a_cuda_device_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"--device cuda:99"):
+        resolve_device("cuda:99")
+
+
+def test_known_devices() -> None:
+    assert resolve_device("cpu") == CPU
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_stay_near_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = write_encoder(tmp_path / "bert", EncoderSpec())
+    sixteen = Pipeline(folder, dtype=dtype).vectors(IDS)
+    assert sixteen.dtype == np.float32
+    assert ((sixteen * Pipeline(folder).vectors(IDS)).sum(axis=1) > 0.999).all()
+
+
+def test_dummy_weights_need_no_weights(tmp_path: Path) -> None:
+    folder = write_qwen3(tmp_path / "qwen3", Qwen3Spec())
+    (folder / "model.safetensors").unlink()
+    first, second = (Pipeline(folder, load_format="dummy").vectors(IDS) for _ in range(2))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1.0, atol=1e-5)
+    np.testing.assert_array_equal(first, second)
+    assert abs(float(first[0] @ first[1])) < 0.99
+
+
+def test_dummy_encoder(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path / "bert", EncoderSpec())
+    (folder / "model.safetensors").unlink()
+    assert np.isfinite(Pipeline(folder, load_format="dummy").vectors(IDS)).all()
+
+
+def rotation_file(folder: Path, rotation_DD: torch.Tensor, name: str = "rotation") -> str:
+    """A rotation file as `--projection` reads it."""
+    save_file({name: rotation_DD}, folder / "rotation.safetensors")
+    return str(folder / "rotation.safetensors")
+
+
+def orthogonal(width: int) -> torch.Tensor:
+    """A random orthogonal matrix."""
+    return torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(1)))[0].contiguous()
+
+
+def test_no_rotation() -> None:
+    assert load_rotation(None, WIDE, CPU) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_rotation_is_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    stored = torch.eye(WIDE)[torch.randperm(WIDE)] if dtype is torch.bfloat16 else orthogonal(WIDE)
+    loaded = load_rotation(rotation_file(tmp_path, stored.to(dtype)), WIDE, CPU)
+    assert loaded is not None
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded, stored)
+
+
+@pytest.mark.parametrize(
+    ("rotation_DD", "words"),
+    [
+        (torch.eye(WIDE + 1), r"shape \(31, 31\)"),
+        (torch.eye(WIDE)[:10].contiguous(), r"shape \(10, 30\)"),
+        (torch.eye(WIDE) * 1.01, "not orthogonal"),
+        (torch.zeros(WIDE, WIDE), "not orthogonal"),
+        (torch.full((WIDE, WIDE), float("nan")), "not orthogonal"),
+    ],
+)
+def test_matrices_that_are_no_rotation(tmp_path: Path, rotation_DD: torch.Tensor, words: str) -> None:
+    file = rotation_file(tmp_path, rotation_DD)
+    with pytest.raises(ModelError, match=words) as caught:
+        load_rotation(file, WIDE, CPU)
+    assert file in caught.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
+def test_a_broken_rotation_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "rotation.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        load_rotation(str(file), WIDE, CPU)
+    assert str(file) in caught.value.message
+
+
+def test_a_file_without_a_rotation_is_named(tmp_path: Path) -> None:
+    file = rotation_file(tmp_path, orthogonal(WIDE), name="matrix")
+    with pytest.raises(ModelError) as caught:
+        load_rotation(file, WIDE, CPU)
+    assert file in caught.value.message
