@@ -65,9 +65,7 @@ class EmbeddingRow(msgspec.Struct, kw_only=True):
 
     object: Literal["embedding"] = "embedding"
     index: int
-    embedding: Annotated[
-        list[float] | str, Meta(description="Numbers, or base64 where encoding_format is base64.")
-    ]
+    embedding: Annotated[list[float] | str, Meta(description="Numbers, or base64 where encoding_format is base64.")]
     scale: Annotated[
         float | UnsetType, Meta(description="With int8 and uint8: component = value * scale (uint8: less 128 first).")
     ] = UNSET
