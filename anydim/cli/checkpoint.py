@@ -1,0 +1,89 @@
+"""Checkpoint: what the headers of a folder's safetensors files say, without reading the weights and without torch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from safetensors import SafetensorError, safe_open
+
+from anydim.errors import ModelError
+from anydim.models.card import read_json
+
+_HEADS: Final = ("lm_head.", "pooler.", "cls.", "classifier.")  # not part of an encoder; never loaded
+_PREFIXES: Final = ("model.", "bert.", "roberta.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The weights of a model folder.
+
+    Attributes:
+        parameters: floating-point values that an embedding needs; heads are left out.
+        dtype: the precision of most of them, as safetensors spells it: F32, F16, BF16.
+        stored_bytes: size of all its files.
+        files: how many files there are.
+    """
+
+    parameters: int
+    dtype: str
+    stored_bytes: int
+    files: int
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read the headers of model.safetensors, or of the shards that its index names.
+
+    Raises:
+        ModelError: there is no such file, or one is missing or damaged.
+    """
+    paths = _files(folder)
+    counts: Counter[str] = Counter()
+    for path in paths:
+        counts.update(_values_by_dtype(path))
+    floats = {dtype: count for dtype, count in counts.items() if "F" in dtype}
+    if not floats:
+        raise ModelError(f"{folder}: its safetensors hold no floating-point tensor")
+    return Checkpoint(
+        parameters=sum(floats.values()),
+        dtype=max(floats, key=floats.__getitem__),
+        stored_bytes=sum(path.stat().st_size for path in paths),
+        files=len(paths),
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    listed = folder / "model.safetensors.index.json"
+    if not listed.exists():
+        return [folder / "model.safetensors"]
+    weight_map = read_json(listed).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelError(f"{listed} has no weight_map")
+    return sorted({folder / str(name) for name in weight_map.values()})
+
+
+def _values_by_dtype(path: Path) -> Mapping[str, int]:
+    """How many values of each precision one file holds."""
+    counts: Counter[str] = Counter()
+    try:
+        with safe_open(path, framework="np") as file:
+            names: list[str] = file.keys()
+            for name in names:
+                if not _is_of_head(name):
+                    tensor = file.get_slice(name)
+                    counts[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; weights are read from safetensors only") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged ({error}): was the download cut off?") from error
+    return counts
+
+
+def _is_of_head(name: str) -> bool:
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name.startswith(_HEADS)

@@ -1,0 +1,100 @@
+"""Listen: the server's socket, and what to say when it cannot be had. It knows addresses; it knows no HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+from typing import Final
+
+import psutil
+
+from anydim.errors import ConfigError
+
+_BACKLOG: Final = 2048
+_PORTS_TRIED: Final = 100
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes any free one.
+
+    It listens before anything else happens, so that a taken port fails at once and two servers never share one.
+
+    Raises:
+        ConfigError: the address is unknown or taken, or may not be used; the message names who holds the port, where
+            that can be seen, and the next free one.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError):
+        raise ConfigError(f"--host {host!r} is no address of this machine") from None
+    try:
+        return _listening(family, address)
+    except OSError as error:
+        raise ConfigError(_complaint(error, family, host, port)) from error
+
+
+def address_to_open(host: str, port: int, has_tls: bool) -> str:
+    """The address a person can open: localhost where the server listens on all addresses."""
+    scheme = "https" if has_tls else "http"
+    if host in ("", "0.0.0.0", "::"):
+        host = "localhost"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and address[0] == "::":  # all addresses means those of IPv4 too
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _complaint(error: OSError, family: int, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        free = _next_free(family, host, port)
+        hint = f", or use --port {free}" if free else ""
+        return f"port {port} on {host} is taken by {_holder(port)}; ask its owner to free it{hint}"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be used by this user; ports from 1024 on need no privileges"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host {host!r} is no address of this machine"
+    return f"cannot listen on {host} port {port}: {error.strerror}"
+
+
+def _holder(port: int) -> str:
+    """The process that listens on a port, as far as this user may see it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections(kind="tcp"):
+            is_it = connection.laddr and connection.laddr.port == port and connection.raddr == ()
+            if is_it and connection.pid is not None:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "a process that this user may not see"
+
+
+def _next_free(family: int, host: str, port: int) -> int | None:
+    for candidate in range(port + 1, min(port + 1 + _PORTS_TRIED, 65536)):
+        with contextlib.suppress(OSError):
+            _listening(family, (host, candidate)).close()
+            return candidate
+    return None

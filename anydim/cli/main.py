@@ -1,0 +1,140 @@
+"""The `anydim` command: its subcommands, and what they say when something is wrong.
+
+It parses and reports; the work is in the files beside it, imported when a command runs, so that help is quick. Imports
+no torch.
+
+Run: anydim --help
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from anydim import __version__
+from anydim.cli.options import CONTEXT, SettingCommand, read_settings, setting_options
+from anydim.errors import AnydimError, ConfigError
+
+LATER: Final = ("embed", "rerank", "index", "search", "check", "advise", "fit", "bench", "deploy")
+INTERRUPTED: Final = 130
+
+_SERVE_EXAMPLES: Final = """\
+A flag goes before its ANYDIM_* variable, the variable before the file, the file before the default.
+
+Examples:
+  anydim serve
+  anydim serve Qwen/Qwen3-Embedding-0.6B --default-dim 256
+  anydim serve ./my-model --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
+  ANYDIM_PORT=8080 anydim serve --max-input-tokens 512
+
+Then, from another terminal:
+  curl http://127.0.0.1:30000/v1/embeddings -H 'Content-Type: application/json' \\
+    -d '{"input": ["hello", "world"], "output_dim": [32, 64]}'
+"""
+_INFO_EXAMPLES: Final = """\
+Examples:
+  anydim info
+  anydim info Qwen/Qwen3-Embedding-0.6B
+  anydim info ./my-model --json
+"""
+_INFO_SETTINGS: Final = ("revision", "cache", "default_dim", "dim_step", "max_input_tokens")
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn our errors into one line on standard error and an exit code: 2 for wrong settings, 1 for the rest."""
+    try:
+        yield
+    except AnydimError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        raise click.exceptions.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def run_serve(config: Path | None, **given: Any) -> None:
+    """Serve a model until a signal comes; the callback of `serve` and of launch_server."""
+    with clear_errors():
+        settings = read_settings(given, config)
+        from anydim.cli.serve import serve_forever
+
+        sys.exit(serve_forever(settings))
+
+
+def _run_info(config: Path | None, as_json: bool, **given: Any) -> None:
+    with clear_errors():
+        settings = read_settings(given, config)
+        from anydim.cli.info import show_info
+
+        show_info(settings, as_json)
+
+
+def _run_version() -> None:
+    click.echo(f"anydim {__version__}")
+
+
+def _run_later(ctx: click.Context) -> None:
+    click.echo(f"anydim {ctx.info_name}: not yet available in this version", err=True)
+    ctx.exit(2)
+
+
+def _model_argument() -> click.Argument:
+    return click.Argument(["model_argument"], metavar="[MODEL]", required=False)
+
+
+def _serve_command() -> click.Command:
+    text = (
+        "Serve embeddings over HTTP.\n\nMODEL is a hub id or a local folder. Without it the small starter model "
+        "is served, which needs no download where its package is installed."
+    )
+    command = SettingCommand(
+        "serve", examples=_SERVE_EXAMPLES, callback=run_serve, params=[_model_argument()], help=text
+    )
+    return setting_options()(command)
+
+
+def _info_command() -> click.Command:
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object.")
+    command = SettingCommand(
+        "info",
+        examples=_INFO_EXAMPLES,
+        callback=_run_info,
+        params=[_model_argument()],
+        help="Show what a model is, which dimensions it serves and how much memory it needs.",
+    )
+    setting_options(_INFO_SETTINGS)(command)
+    command.params.append(as_json)
+    return command
+
+
+def _version_command() -> click.Command:
+    return click.Command("version", callback=_run_version, help="Print the version.", context_settings=dict(CONTEXT))
+
+
+def _later_command(name: str) -> click.Command:
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    return click.Command(name, callback=click.pass_context(_run_later), hidden=True, context_settings=settings)
+
+
+def make_program() -> click.Group:
+    """The whole command line."""
+    program = click.Group(
+        "anydim",
+        help="Text embeddings of any dimension from one copy of the weights.",
+        epilog=f"Not yet available in this version: {', '.join(LATER)}.",
+        context_settings=dict(CONTEXT),
+    )
+    click.version_option(__version__, prog_name="anydim", message="%(prog)s %(version)s")(program)
+    for command in (_serve_command(), _info_command(), _version_command(), *map(_later_command, LATER)):
+        program.add_command(command)
+    return program
+
+
+def main() -> None:
+    """The entry point of the `anydim` command."""
+    make_program()(prog_name="anydim")

@@ -1,0 +1,222 @@
+"""Serve: settings -> socket -> model -> engine process -> HTTP, and back in order when a signal comes.
+
+It composes the floors and knows the order of starting and stopping; it computes nothing itself. Imports no torch: that
+is the engine process's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, Final
+
+import click
+import uvicorn
+
+from anydim.api.app import create_app
+from anydim.api.auth import read_keys
+from anydim.api.models import ServedModel
+from anydim.cli.gate import Gate
+from anydim.cli.listen import address_to_open, is_loopback, listen
+from anydim.config import ServerSettings, Settings
+from anydim.engine.supervisor import Supervisor
+from anydim.engine.wire import Started
+from anydim.errors import ConfigError
+from anydim.intake.intake import Intake
+from anydim.models.registry import find_model
+from anydim.progress import progress_bar
+
+_DRAIN_SECONDS: Final = 30.0
+_LAST_SECONDS: Final = 3  # for connections that hold on after their answer
+_KEEP_ALIVE_SECONDS: Final = 75  # longer than the 60 s of common proxies, so that they close first
+_EXAMPLE_DIM: Final = 256
+
+
+def serve_forever(settings: Settings) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        The exit code: 0 after SIGTERM, 130 after Ctrl-C.
+
+    Raises:
+        ConfigError: a setting does not fit, or the port is taken.
+        ModelError: the model is not there, broken or not supported.
+        ComputeFailed: the engine's process died while it started.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _check_tls(settings.server)
+    keys = read_keys(settings.server)
+    with contextlib.closing(listen(settings.server.host, settings.server.port)) as listener:
+        _warn_if_open(settings.server, bool(keys))
+        intake = _load_intake(settings)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_Site(settings, intake, listener, bool(keys)).run())
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the order of stopping is decided here."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Site:
+    """One server from start to stop."""
+
+    def __init__(self, settings: Settings, intake: Intake, listener: socket.socket, has_keys: bool) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._listener = listener
+        self._has_keys = has_keys
+
+    async def run(self) -> int:
+        """Start, serve, drain, stop; the exit code."""
+        model, engine, server = self._settings.model, self._settings.engine, self._settings.server
+        supervisor = Supervisor(self._intake.card, model, engine, server.enable_tqdm)
+        served = ServedModel(intake=self._intake, aliases=model.served_model_name)
+        app = create_app(served, supervisor.handle, server)
+        gate = Gate(app)
+        http = _Server(_uvicorn_config(gate, server))
+        signals = _Signals(on_second=partial(setattr, http, "force_exit", True))
+        await supervisor.start()
+        serving = asyncio.create_task(http.serve(sockets=[self._listener]))
+        ready = asyncio.create_task(supervisor.wait_ready())
+        try:
+            await _first_of(ready, serving, signals.first)
+            if ready.done():
+                self._announce(ready.result())
+                await _first_of(serving, signals.first)
+            app.state.draining.now = True
+            await signals.unless_second(gate.drain(_DRAIN_SECONDS))
+        finally:
+            ready.cancel()
+            http.should_exit = True
+            await serving
+            await supervisor.stop()
+        return signals.exit_code
+
+    def _announce(self, started: Started) -> None:
+        host, port = self._settings.server.host, self._listener.getsockname()[1]
+        address = address_to_open(host, port, self._settings.server.tls_cert is not None)
+        rule = self._intake.rule
+        for line in (
+            f"Model loaded in {started.weights_seconds + started.warmup_seconds:.1f}s "
+            f"(weights {started.weights_seconds:.1f}s, warm-up {started.warmup_seconds:.1f}s)",
+            f"Serving {self._intake.card.name} on {started.device} in {started.dtype}; "
+            f"dimensions: {rule.allowed}, by default {rule.default}",
+            f"Server running on {address}",
+            f"Documentation at {address}/docs",
+            f"Try: {self._curl(address)}",
+        ):
+            click.echo(line)
+
+    def _curl(self, address: str) -> str:
+        key = " -H 'Authorization: Bearer YOUR_KEY'" if self._has_keys else ""
+        dim = self._intake.rule.nearest_below(_EXAMPLE_DIM)
+        return (
+            f"curl {address}/v1/embeddings -H 'Content-Type: application/json'{key} "
+            f"""-d '{{"input": "hello", "output_dim": {dim}}}'"""
+        )
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C: the first asks for an orderly stop, the second for a quick one."""
+
+    def __init__(self, on_second: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[int] = loop.create_future()
+        self._second: asyncio.Future[None] = loop.create_future()
+        self._on_second = on_second
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._arrived, number)
+
+    @property
+    def exit_code(self) -> int:
+        """0 after SIGTERM, 130 after Ctrl-C, 1 where no signal came."""
+        if not self.first.done():
+            return 1
+        return 0 if self.first.result() == signal.SIGTERM else 128 + self.first.result()
+
+    async def unless_second(self, work: Coroutine[object, object, None]) -> None:
+        """Wait for some work, but no longer once the second signal has come."""
+        task = asyncio.create_task(work)
+        await _first_of(task, self._second)
+        task.cancel()
+
+    def _arrived(self, number: int) -> None:
+        if not self.first.done():
+            self.first.set_result(number)
+        elif not self._second.done():
+            self._second.set_result(None)
+            self._on_second()
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _load_intake(settings: Settings) -> Intake:
+    wanted = settings.server.enable_tqdm
+    if not wanted:
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+    with progress_bar("Preparing the model", wanted) as progress:
+        card = find_model(settings.model, progress)
+    return Intake.of(card, settings.model)
+
+
+def _uvicorn_config(gate: Gate, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        gate,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_LAST_SECONDS,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _check_tls(settings: ServerSettings) -> None:
+    """Find a wrong certificate before the model is loaded."""
+    if settings.tls_cert is None and settings.tls_key is None:
+        return
+    if settings.tls_cert is None:
+        raise ConfigError("--tls-key needs --tls-cert")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"--tls-cert and --tls-key cannot be used: {reason}") from error
+
+
+def _warn_if_open(settings: ServerSettings, has_keys: bool) -> None:
+    if not has_keys and not is_loopback(settings.host):
+        click.echo(
+            f"Warning: anyone who reaches {settings.host or 'this machine'} may use this server; set --api-key or "
+            "--api-key-file",
+            err=True,
+        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
