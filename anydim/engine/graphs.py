@@ -3,7 +3,7 @@
 It knows token buckets and static buffers; it knows no queue and no text. A bucket has a fixed number of tokens and
 texts; what a batch leaves free are zero-length texts that no kernel visits.
 
-Legend: B text slots, W width of the captured block.
+Legend: B text slots, C = B + 1 boundaries, W width of the captured block.
 """
 
 from __future__ import annotations

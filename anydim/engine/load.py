@@ -1,6 +1,8 @@
 """Load: from settings to a running engine in this process.
 
 It knows the order of the steps: device, precision, weights, warm-up, loop. It knows no HTTP, no text and no sockets.
+
+Legend: D hidden width.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 It knows tensors, devices and the order of the heads; it knows no queue, no waiters and no text. ``start`` queues the
 work and returns at once where the device is asynchronous; ``finish`` waits and hands out Outputs.
 
-Legend: T tokens in the batch, B texts, R rows that left the last layer, D full width, W widest dimension asked for.
+Legend: T tokens in the batch, B texts, S text slots, C = S + 1 boundaries, R rows that left the last
+layer, D full width, W widest dimension asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape
 from anydim.models.packed import Model
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling
 
-_WARM_LENGTHS: Final = (8, 24, 48, 128, 1024)  # one an attention tiling
+_WARM_LENGTHS: Final = (8, 24, 128, 512, 2048)  # one an attention tiling
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Worker: the engine's own process. Loads the model, then serves Items over a Unix socket.
 
-Started by the supervisor as ``python -m anydim.engine.worker`` with one JSON line on standard input; it lives as long
+Run: by the supervisor, as ``python -m anydim.engine.worker`` with one JSON line on standard input; it lives as long
 as that input stays open, so that it never outlives its server. It reports on standard output (see wire.Report) and
 draws progress bars on standard error. It knows no HTTP and no text.
 """

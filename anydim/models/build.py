@@ -1,6 +1,8 @@
 """From a card to a model on a device: which device, which precision, which forward, which weights.
 
 It knows families and devices; it knows nothing of requests or heads.
+
+Legend: D hidden width.
 """
 
 from __future__ import annotations
