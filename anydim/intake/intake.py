@@ -79,12 +79,21 @@ class Intake:
     def _chunk(self, request: EmbedRequest, prefix: str, dims: Sequence[int], start: int, size: int) -> list[Item]:
         encoded = self._encode(request, prefix, slice(start, start + size))
         for index, ids_T in enumerate(encoded, start):
-            if not len(ids_T):  # only tokenizers without special tokens can do this
-                raise InvalidRequest(f"input[{index}] holds no token", f"input[{index}]")
+            self._check(ids_T, index)
         return [
             Item(ids_T, dim, request.output_dtype, request.normalize)
             for ids_T, dim in zip(encoded, dims[start:], strict=False)
         ]
+
+    def _check(self, ids_T: Int32Array, index: int) -> None:
+        """What tokenizers of some folders can do, and no model survives."""
+        if not len(ids_T):
+            raise InvalidRequest(f"input[{index}] holds no token", f"input[{index}]")
+        if ids_T.max() >= self.card.vocab_size:
+            raise InvalidRequest(
+                f"input[{index}] spells out a token ({ids_T.max()}) that the model has no embedding for",
+                f"input[{index}]",
+            )
 
     def _encode(self, request: EmbedRequest, prefix: str, part: slice) -> list[Int32Array]:
         if isinstance(request.inputs[0], str):

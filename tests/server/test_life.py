@@ -1,0 +1,121 @@
+"""A server's life: it starts from the command line alone, survives its engine, drains, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.server.process import ServerProcess, serving
+
+
+def engine_of(server: ServerProcess) -> psutil.Process:
+    server.line_with("Server running on")
+    children = psutil.Process(server.process.pid).children()
+    (engine,) = [child for child in children if "anydim.engine.worker" in child.cmdline()]
+    return engine
+
+
+def test_the_starter_model_is_served_from_a_bare_command(starter_folder: Path) -> None:
+    with serving(environment={"ANYDIM_CACHE": str(starter_folder.parent)}) as server:
+        status, answer = server.post("/v1/embeddings", {"input": ["hello", "你好"]})
+        assert status == 200
+        assert answer["model"] == "starter-multilingual-e5-small"
+        assert [len(row["embedding"]) for row in answer["data"]] == [384, 384]
+        assert server.line_with("Model loaded in")
+        curl = server.line_with("Try: ").removeprefix("Try: ")
+        pasted = subprocess.run(["bash", "-c", curl + " -s"], capture_output=True, check=True)
+        assert len(json.loads(pasted.stdout)["data"][0]["embedding"]) == 256
+        assert server.stop() == 0
+
+
+def test_a_killed_engine_is_replaced_and_nobody_waits_for_it(minilm_folder: Path) -> None:
+    with serving(minilm_folder) as server:
+        assert server.get("/ready")[0] == 200
+        first = engine_of(server)
+        statuses: list[int] = []
+        crowd = threading.Thread(
+            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 3000})[0])
+        )
+        crowd.start()
+        server.until(lambda: first.cpu_percent(0.2) > 20)
+        first.send_signal(signal.SIGKILL)
+        crowd.join(30)
+        assert statuses == [503]
+        server.until(lambda: server.get("/ready")[0] == 200)
+        assert engine_of(server).pid != first.pid
+        assert server.post("/v1/embeddings", {"input": "again"})[0] == 200
+
+
+def test_a_stopped_engine_is_told_by_health(minilm_folder: Path) -> None:
+    with serving(minilm_folder, "--watchdog-timeout", "1") as server:
+        assert server.get("/health")[0] == 200
+        engine = engine_of(server)
+        engine.suspend()
+        try:
+            server.until(lambda: server.get("/health")[0] == 503)
+        finally:
+            engine.resume()
+        server.until(lambda: server.get("/health")[0] == 200)
+
+
+def test_sigterm_answers_what_is_under_way_and_exits_with_zero(minilm_folder: Path) -> None:
+    with serving(minilm_folder) as server:
+        engine = engine_of(server)
+        statuses: list[int] = []
+        crowd = threading.Thread(
+            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 300})[0])
+        )
+        crowd.start()
+        server.until(lambda: engine.cpu_percent(0.1) > 20)
+        assert server.stop(signal.SIGTERM) == 0
+        crowd.join(30)
+        assert statuses == [200]
+        assert not engine.is_running()
+
+
+def test_a_killed_server_takes_its_engine_along_and_its_port_is_free(minilm_folder: Path) -> None:
+    with serving(minilm_folder) as server:
+        port = server.address.rsplit(":", 1)[1]
+        engine = engine_of(server)
+        server.stop(signal.SIGKILL)
+        server.until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+    with serving(minilm_folder, "--port", port) as again:
+        assert again.get("/ready")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["no/such/folder/anywhere"], "no/such/folder/anywhere"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--prot", "1"], "--port"),
+        (["--reranker", "x"], "not yet available"),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_a_line(arguments: list[str], word: str, starter_folder: Path) -> None:
+    environment = os.environ | {"ANYDIM_CACHE": str(starter_folder.parent)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "anydim", "serve", "--port", "0", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+    assert ended.returncode in (1, 2)
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_sglang_command_line_serves_with_the_name_changed(minilm_folder: Path) -> None:
+    line = ["--model-path", minilm_folder, "--is-embedding", "--mem-fraction-static", "0.9", "--disable-radix-cache"]
+    with serving(*line, module="anydim.launch_server") as server:
+        assert server.post("/v1/embeddings", {"input": "hello", "model": "model"})[0] == 200
+        assert "--disable-radix-cache" in server.output
