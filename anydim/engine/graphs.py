@@ -48,14 +48,26 @@ class _Graph:
 class GraphPool:
     """Captured graphs by token bucket; they share one memory pool."""
 
-    def __init__(self, vectors: Vectors, planner: Planner, device: torch.device, most_tokens: int, width: int) -> None:
-        """Capture every bucket up to ``most_tokens`` tokens; ``width`` is the model's full width."""
+    def __init__(
+        self, vectors: Vectors, planner: Planner, device: torch.device, most_tokens: int, longest: int, width: int
+    ) -> None:
+        """Capture every bucket up to ``most_tokens`` tokens.
+
+        Args:
+            vectors: model and heads, from a staged batch and a width.
+            planner: lays out lengths in the slots of a bucket.
+            device: a CUDA device.
+            most_tokens: the largest batch there will be.
+            longest: tokens of the longest text that the model reads.
+            width: the model's full width.
+        """
         self._vectors = vectors
         self._planner = planner
         self._device = device
+        self._longest = longest
         self._width = width
         self._pool = torch.cuda.graph_pool_handle()
-        self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= most_tokens)
+        self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
         # The largest first: smaller ones then reuse its memory.
         self._graphs = {bucket: self._capture(bucket) for bucket in reversed(self._buckets)}
 
@@ -82,8 +94,10 @@ class GraphPool:
         return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
 
     def _capture(self, bucket: int) -> _Graph:
-        sample = pack([Item(np.ones(bucket, np.int32), self._width)])
-        plan = self._slots(np.array([bucket]), bucket)
+        whole, rest = divmod(bucket, self._longest)
+        lengths = np.array([self._longest] * whole + [rest] * (rest > 0), np.int32)
+        sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])
+        plan = self._slots(np.sort(lengths), bucket)
         layout = Layout.of(bucket, plan)
         hosts = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
         layout.write(hosts[0], sample, plan)

@@ -25,11 +25,11 @@ from anydim.errors import ComputeFailed
 from anydim.heads.dimension import cut, normalize, rotate
 from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
-from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape
+from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling
 
-_WARM_LENGTHS: Final = (8, 24, 128, 512, 2048)  # one an attention tiling
+_WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Runner:
             item = Item(np.ones(min(length, longest), np.int32), self._width)
             self.finish(self.start(pack([item] * 2)))
         if graphs and self.device.type == "cuda" and self._pooling in (Pooling.LAST, Pooling.CLS):
-            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, self._width)
+            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Flight:
@@ -127,8 +127,8 @@ class Runner:
 
     def _plan(self, lengths_B: NDArray[np.int32], tokens: int | None = None, texts: int | None = None) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
-        longest = int(lengths_B.max()) if tokens is None else tokens
-        shape = tile_shape(longest, *self._model.head_counts, itemsize=self._itemsize)
+        typical = typical_length(lengths_B) if tokens is None else tokens
+        shape = tile_shape(typical, *self._model.head_counts, itemsize=self._itemsize)
         if tokens is None or texts is None:
             return make_plan(lengths_B, shape)
         tiles = tile_bound(tokens, texts, shape)

@@ -13,10 +13,11 @@ from anydim.types import Pooling
 
 def rows_needed(pooling: Pooling, cu_seqlens_C: Tensor) -> Tensor | None:
     """Which token rows pooling reads: int (B,), one a text; None where it reads all T rows."""
+    last_C = (cu_seqlens_C - 1).clamp_min(0)  # empty slots behind the last text point into it
     if pooling is Pooling.LAST:
-        return (cu_seqlens_C[1:] - 1).clamp_min(0)
+        return last_C[1:]
     if pooling is Pooling.CLS:
-        return cu_seqlens_C[:-1]
+        return torch.minimum(cu_seqlens_C[:-1], last_C[-1])
     return None
 
 

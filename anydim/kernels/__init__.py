@@ -21,7 +21,7 @@ from torch import Tensor
 from anydim.errors import ConfigError
 from anydim.kernels import activation, attention, norm, rope
 from anydim.kernels.attention import bind_plan, place_plan
-from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape
+from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape, typical_length
 from anydim.kernels.rope import rope_tables
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "tile_bound",
     "tile_shape",
     "triton_ops",
+    "typical_length",
 ]
 
 Attend = Callable[[Tensor, AttentionPlan, int, int, float, bool], Tensor]

@@ -199,7 +199,8 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
     out_TO = torch.empty((n_tokens, n_heads * head_dim), dtype=qkv_TC.dtype, device=qkv_TC.device)
     if not plan.n_tiles:
         return out_TO
-    descriptor = TensorDescriptor.from_tensor(qkv_TC, [shape.block_keys, head_dim]) if shape.descriptors else qkv_TC
+    copy_engine = shape.descriptors and _fits_copy_engine(qkv_TC)
+    descriptor = TensorDescriptor.from_tensor(qkv_TC, [shape.block_keys, head_dim]) if copy_engine else qkv_TC
     _attend_kernel[(plan.n_tiles * (n_heads // shape.heads),)](
         qkv_TC,
         descriptor,
@@ -217,7 +218,7 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
         causal,
         shape.split,
         shape.heads_first,
-        shape.descriptors,
+        copy_engine,
         _precision(qkv_TC.dtype),
         num_warps=shape.num_warps,
         num_stages=shape.num_stages,
@@ -257,6 +258,12 @@ def attend_rows(
         num_stages=3 if long else 1,
     )
     return out_RO
+
+
+def _fits_copy_engine(block_TC: Tensor) -> bool:
+    """Whether the bulk copy engine reads this block: Hopper or later, rows and start on 16 bytes."""
+    aligned = block_TC.stride(0) * block_TC.element_size() % 16 == 0 and block_TC.data_ptr() % 16 == 0
+    return aligned and (not block_TC.is_cuda or torch.cuda.get_device_capability(block_TC.device) >= (9, 0))
 
 
 def _precision(dtype: torch.dtype) -> str:

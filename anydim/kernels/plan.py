@@ -75,23 +75,28 @@ def head_block(n_heads: int, n_kv_heads: int) -> int:
     return min(group & -group, 8)
 
 
-def tile_shape(max_length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2) -> TileShape:
-    """Launch configuration for texts of at most `max_length` tokens.
+def typical_length(lengths_S: NDArray[np.integer]) -> int:
+    """Length of the text that a token of the batch is in, on average: what the tiles should suit."""
+    lengths = np.asarray(lengths_S, dtype=np.int64)
+    return int((lengths * lengths).sum() // max(int(lengths.sum()), 1))
+
+
+def tile_shape(length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2) -> TileShape:
+    """Launch configuration for texts of about `length` tokens; any lengths come out right.
 
     itemsize: bytes of an element; float32 (4) takes smaller tiles, since its products are exact and its tiles
-    twice as large. The sizes for 2 bytes are meant for an H100 and are chosen by `benchmarks/kernels.py`.
+    twice as large. The sizes for 2 bytes were chosen on an H100 by `benchmarks/kernels.py`; see benchmarks/LOG.md.
     """
     heads = head_block(n_heads, n_kv_heads)
     if itemsize > 2:
         return _rows(32, heads, block_keys=16, num_warps=4, num_stages=1)
-    if max_length <= 16:
+    if length <= 16:
         return _rows(64, heads, block_keys=16, num_warps=4, num_stages=1)
-    if max_length <= 32:
+    if length <= 32:
         return _rows(64, heads, block_keys=32, num_warps=4, num_stages=2)
-    if max_length <= 192:
-        return _rows(128, heads, block_keys=32, num_warps=8, num_stages=1)
-    warps = 8 if max_length <= 1024 else 4
-    return _rows(128, heads, block_keys=64, num_warps=warps, num_stages=3, split=True, heads_first=False)
+    if length <= 2048:
+        return _rows(64, heads, block_keys=32, num_warps=4, num_stages=3, split=True, heads_first=False, copies=True)
+    return _rows(128, heads, block_keys=64, num_warps=8, num_stages=3, split=True, heads_first=False)
 
 
 def _rows(
@@ -103,6 +108,7 @@ def _rows(
     num_stages: int,
     split: bool = False,
     heads_first: bool = True,
+    copies: bool = False,
 ) -> TileShape:
     return TileShape(
         tokens=max(rows // heads, 1),
@@ -112,6 +118,7 @@ def _rows(
         num_stages=num_stages,
         split=split,
         heads_first=heads_first,
+        descriptors=copies,
     )
 
 

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, silu
+from torch.nn.functional import embedding, gelu, layer_norm, relu, silu
 
 from anydim.errors import ModelError
 from anydim.kernels import Ops
 from anydim.models.card import Family
+from anydim.models.linear import linear, linear_gelu
 from anydim.models.packed import Packed
 
 _ACTIVATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = MappingProxyType(
@@ -123,9 +124,14 @@ class Bert(nn.Module):
         """Everything behind the attention; row by row, so that any rows will do."""
         projected_TD = linear(attended_TD, layer.out_weight, layer.out_bias).add_(hidden_TD)
         hidden_TD = self._norm(projected_TD, layer.attention_norm_weight, layer.attention_norm_bias)
-        inner_TF = self._activation(linear(hidden_TD, layer.up_weight, layer.up_bias))
+        inner_TF = self._up(hidden_TD, layer)
         projected_TD = linear(inner_TF, layer.down_weight, layer.down_bias).add_(hidden_TD)
         return self._norm(projected_TD, layer.output_norm_weight, layer.output_norm_bias)
+
+    def _up(self, hidden_TD: Tensor, layer: _Layer) -> Tensor:
+        if self._activation is gelu:  # the one that can be fused
+            return linear_gelu(hidden_TD, layer.up_weight, layer.up_bias)
+        return self._activation(linear(hidden_TD, layer.up_weight, layer.up_bias))
 
     def _norm(self, hidden_TD: Tensor, weight_D: Tensor, bias_D: Tensor) -> Tensor:
         return layer_norm(hidden_TD, weight_D.shape, weight_D, bias_D, self._eps)

@@ -81,7 +81,7 @@ def build_model(
     unknown = sorted(set(plain_ops) - OP_NAMES)
     if unknown:
         raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
-    ops = select_ops(device, dtype, frozenset(plain_ops))
+    ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
     model: Qwen3 | Bert
     if card.family is Family.QWEN3:
         model = Qwen3(card.config, ops, device, dtype)
@@ -122,3 +122,10 @@ def _is_good_at_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def _without_kernel(card: ModelCard) -> frozenset[str]:
+    """Operations that the Triton kernels cannot do for this model: their heads are powers of two wide."""
+    head_dim = int(card.config.get("head_dim") or card.width // int(card.config["num_attention_heads"]))
+    fits = head_dim >= 16 and head_dim & (head_dim - 1) == 0
+    return frozenset() if fits else frozenset({"attend", "attend_rows", "qk_norm_rope_"})

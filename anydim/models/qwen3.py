@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from anydim.errors import ModelError
 from anydim.kernels import Ops, rope_tables
+from anydim.models.linear import linear
 from anydim.models.packed import Packed
 
 
