@@ -170,6 +170,8 @@ def publish(options: argparse.Namespace, folder: Path) -> None:
         {"engine": "anydim", "case": "start", "weights_s": started.weights_seconds, "warmup_s": started.warmup_seconds}
     ]
     print(rows, flush=True)
+    gc.collect()
+    gc.freeze()  # as the server's engine process does
     with engine:
         rows += measure(ours(engine), options.cases, "anydim", card.width, card.vocab_size)
     if torch.cuda.is_available():

@@ -96,7 +96,8 @@ async def load(port: int, connections: int, requests: Sequence[bytes], seconds: 
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
         while time.perf_counter() < end:
             began = time.perf_counter()
-            tokens += await one_request(reader, writer, next(turn))
+            answered = await one_request(reader, writer, next(turn))
+            tokens += answered
             latencies.append(time.perf_counter() - began)
         writer.close()
 

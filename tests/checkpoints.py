@@ -27,7 +27,14 @@ from transformers import (
 )
 
 QUERY_PROMPT: Final = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-_POOLING_FLAGS: Final = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+_POOLING_FLAGS: Final = (
+    "cls_token",
+    "mean_tokens",
+    "max_tokens",
+    "mean_sqrt_len_tokens",
+    "weightedmean_tokens",
+    "lasttoken",
+)
 _ENCODERS: Final = MappingProxyType(
     {
         "bert": (BertConfig, BertModel, {"pad_token_id": 0}),
@@ -185,7 +192,9 @@ def _write_modules(folder: Path, width: int, flag: str, normalize: bool) -> None
     write_json(folder / "modules.json", rows)
     (folder / "1_Pooling").mkdir()
     flags = {f"pooling_mode_{name}": name == flag for name in _POOLING_FLAGS}
-    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True})
+    write_json(
+        folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags, "include_prompt": True}
+    )
 
 
 def _write_tokenizer(folder: Path, tokenizer: Path, kind: str, limit: int, names: dict[str, str | None]) -> None:

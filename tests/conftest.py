@@ -3,8 +3,12 @@
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.shelf import Shelf
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -14,14 +18,12 @@ if importlib.util.find_spec("hypothesis"):
     from hypothesis import HealthCheck, settings
 
     # Examples run a model or a session fixture, so neither their time nor their fixtures say anything.
-    settings.register_profile(
-        "anydim", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
-    )
+    settings.register_profile("anydim", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("anydim")
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> "Shelf":  # noqa: F821
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> "Shelf":
     """Random checkpoints by name, see tests/shelf.py."""
     from tests.shelf import Shelf
 
@@ -29,7 +31,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> "Shelf":  # noqa: F821
 
 
 @pytest.fixture(scope="session")
-def qwen3_tokenizer(shelf: "Shelf") -> Path:  # noqa: F821
+def qwen3_tokenizer(shelf: "Shelf") -> Path:
     """The real tokenizer.json of Qwen3-Embedding."""
     return shelf.tokenizer("qwen3")
 

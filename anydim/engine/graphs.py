@@ -3,14 +3,14 @@
 It knows token buckets and static buffers; it knows no queue and no text. A bucket has a fixed number of tokens and
 texts; what a batch leaves free are zero-length texts that no kernel visits.
 
-Legend: B text slots, C = B + 1 boundaries, W width of the captured block.
+Legend: B text slots, C = B + 1 boundaries, W words of a table or width of the captured block.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -20,13 +20,14 @@ from torch import Tensor
 from anydim.engine.packing import pack
 from anydim.engine.staging import Layout, Staged
 from anydim.kernels import AttentionPlan
-from anydim.types import Batch, Item
+from anydim.types import Batch, Int32Array, Item
 
 Vectors = Callable[[Staged, int], tuple[Tensor, Tensor]]
 Planner = Callable[..., AttentionPlan]
 
 BUCKETS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
 _MOST_TEXTS: Final = 32
+_MOST_TABLES: Final = 256
 _HOSTS: Final = 3  # pinned buffers a bucket: two batches may be in flight
 
 
@@ -42,6 +43,7 @@ class _Graph:
     staged: Staged
     vectors_BW: Tensor
     finite_B: Tensor
+    tables: dict[bytes, Int32Array] = field(default_factory=dict)
     turn: int = 0
 
 
@@ -81,14 +83,22 @@ class GraphPool:
         if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS:
             return None
         graph = self._graphs[self._buckets[place]]
-        plan = self._slots(np.diff(batch.cu_seqlens_C), self._buckets[place])
         host = graph.hosts[graph.turn]
         graph.turn = (graph.turn + 1) % _HOSTS
-        graph.layout.write(host, batch, plan)
+        graph.layout.write(host, batch, self._table(graph, batch, self._buckets[place]))
         graph.words.copy_(host, non_blocking=True)
         graph.graph.replay()
         count = len(batch.items)
         return graph.staged, graph.vectors_BW[:count], graph.finite_B[:count]
+
+    def _table(self, graph: _Graph, batch: Batch, bucket: int) -> Int32Array:
+        """The attention table of a batch; the last ones are remembered, since queries have few lengths."""
+        key = batch.cu_seqlens_C.tobytes()
+        if key not in graph.tables:
+            if len(graph.tables) == _MOST_TABLES:
+                graph.tables.clear()
+            graph.tables[key] = self._slots(np.diff(batch.cu_seqlens_C), bucket).table_W
+        return graph.tables[key]
 
     def _slots(self, lengths: Any, bucket: int) -> AttentionPlan:
         return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
@@ -100,7 +110,7 @@ class GraphPool:
         plan = self._slots(np.sort(lengths), bucket)
         layout = Layout.of(bucket, plan)
         hosts = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
-        layout.write(hosts[0], sample, plan)
+        layout.write(hosts[0], sample, plan.table_W)
         words = hosts[0].to(self._device)
         staged = layout.read(words, plan, words)
         self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydim.kernels import AttentionPlan, bind_plan
 from anydim.models.packed import Packed
-from anydim.types import Batch
+from anydim.types import Batch, Int32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Layout:
         """The layout of a plan's slots for ``tokens`` tokens."""
         return cls(tokens, plan.n_texts, len(plan.table_W))
 
-    def write(self, buffer: Tensor, batch: Batch, plan: AttentionPlan) -> None:
+    def write(self, buffer: Tensor, batch: Batch, table_W: Int32Array) -> None:
         """Fill a host buffer; what the batch leaves free becomes zero."""
         words = buffer.numpy()
         words[self.table :] = 0
         start = 0
         unit_B = np.array([item.normalize for item in batch.items], dtype=np.int32)
         for size, values in (
-            (self.table, plan.table_W),
+            (self.table, table_W),
             (self.tokens, batch.ids_T),
             (self.tokens, batch.positions_T),
             (self.texts, batch.dims_B),
@@ -81,5 +81,5 @@ def stage(batch: Batch, plan: AttentionPlan, device: torch.device) -> Staged:
     """Copy a batch to the device without waiting for it."""
     layout = Layout.of(batch.tokens, plan)
     host = torch.empty(layout.words, dtype=torch.int32, pin_memory=device.type == "cuda")
-    layout.write(host, batch, plan)
+    layout.write(host, batch, plan.table_W)
     return layout.read(host.to(device, non_blocking=True), plan, host)

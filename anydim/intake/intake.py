@@ -45,7 +45,7 @@ class Intake:
             ModelError: the tokenizer is missing or broken.
             MissingExtra: a setting needs an optional package.
         """
-        limit = settings.max_input_tokens or card.max_tokens
+        limit = card.max_tokens if settings.max_input_tokens is None else settings.max_input_tokens
         if not 0 < limit <= card.max_tokens:
             raise ConfigError(f"--max-input-tokens must be between 1 and {card.max_tokens}, got {limit}")
         tokenizer = TextTokenizer(card.tokenizer_file, limit)

@@ -45,5 +45,5 @@ def _named(request: EmbedRequest, card: ModelCard, name: str) -> str:
         raise InvalidRequest("at most one of prompt_name and input_type may be given", "prompt_name")
     if name not in card.prompts:
         known = ", ".join(sorted(card.prompts)) or "none"
-        raise InvalidRequest(f"{card.name} has no prompt named {name!r}; its prompts: {known}", "prompt_name")
+        raise InvalidRequest(f"{card.name} has no prompt named {name[:60]!r}; its prompts: {known}", "prompt_name")
     return card.prompts[name]

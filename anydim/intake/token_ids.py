@@ -60,10 +60,18 @@ class TokenIdReader:
         size = self._decoder.n_vocab if self._decoder else self._vocab_size
         arrays = [_checked(ids, index, size) for index, ids in enumerate(inputs, first)]
         if self._decoder is not None:
-            texts = [self._decoder.decode(ids_T.tolist()) for ids_T in arrays]
+            texts = [self._decode(self._decoder, ids_T, index) for index, ids_T in enumerate(arrays, first)]
             return self._tokenizer.encode(texts, truncate, first=first)
         whole = map(self._with_ends, arrays)
         return [self._tokenizer.cut(ids_T, index, truncate) for index, ids_T in enumerate(whole, first)]
+
+    def _decode(self, decoder: Decoder, ids_T: Int32Array, index: int) -> str:
+        try:
+            return decoder.decode(ids_T.tolist())
+        except KeyError:  # the vocabulary has holes
+            raise InvalidRequest(
+                f"input[{index}] has a token id that cl100k does not define", f"input[{index}]"
+            ) from None
 
     def _with_ends(self, ids_T: Int32Array) -> Int32Array:
         first = np.array(self._tokenizer.first, dtype=np.int32)

@@ -173,6 +173,8 @@ def _fast_encode(file: Path, reference: Tokenizer) -> Encode | None:
     fast.no_padding()
 
     def encode_fast(texts: Sequence[str]) -> list[Int32Array]:
+        if not texts:
+            return []
         ids, offsets = fast.encode_batch_flat(list(texts), add_special_tokens=True)
         flat = np.frombuffer(ids, np.uint32).astype(np.int32)
         return np.split(flat, np.frombuffer(offsets, np.uint64)[1:-1].astype(np.int64))

@@ -78,7 +78,9 @@ class DimensionRule:
             InvalidRequest: a value is not allowed, a list has another length, or both are given and differ.
         """
         if output_dim is not None and dimensions is not None and output_dim != dimensions:
-            raise InvalidRequest(f"output_dim and dimensions differ: {output_dim} and {dimensions}", "output_dim")
+            raise InvalidRequest(
+                f"output_dim and dimensions differ: {_shown(output_dim)} and {_shown(dimensions)}", "output_dim"
+            )
         param = "dimensions" if output_dim is None else "output_dim"
         wanted = dimensions if output_dim is None else output_dim
         if not isinstance(wanted, Sequence) or isinstance(wanted, str):

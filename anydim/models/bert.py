@@ -22,6 +22,7 @@ from anydim.kernels import Ops
 from anydim.models.card import Family
 from anydim.models.linear import linear, linear_gelu
 from anydim.models.packed import Packed
+from anydim.models.weights import Part, stacked
 
 _ACTIVATIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = MappingProxyType(
     {
@@ -53,7 +54,7 @@ class Bert(nn.Module):
         self._scale = (width // self._heads) ** -0.5
         self._eps = float(config.get("layer_norm_eps", 1e-12))
         self._activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
-        self._first_position = int(config.get("pad_token_id") or 0) + 1 if family is Family.ROBERTA else 0
+        self._pad = int(config.get("pad_token_id") or 0) if family is Family.ROBERTA else None
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
@@ -71,20 +72,14 @@ class Bert(nn.Module):
         """Query heads and key-value heads: the same."""
         return self._heads, self._heads
 
-    def sources(self) -> dict[str, tuple[str, ...]]:
+    def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
-        sources: dict[str, tuple[str, ...]] = {
-            "word_embeddings": ("embeddings.word_embeddings.weight",),
-            "position_embeddings": ("embeddings.position_embeddings.weight",),
-            "token_type_embeddings": ("embeddings.token_type_embeddings.weight",),
-            "norm_weight": ("embeddings.LayerNorm.weight",),
-            "norm_bias": ("embeddings.LayerNorm.bias",),
-        }
+        sources = {name: stacked(getattr(self, name), [f"embeddings.{tensor}"]) for name, tensor in _EMBEDDINGS.items()}
         for index, layer in enumerate(self._layers):
-            for name, _ in layer.named_parameters():
+            for name, parameter in layer.named_parameters():
                 stem, kind = name.rsplit("_", 1)
-                parts = tuple(f"encoder.layer.{index}.{part}.{kind}" for part in _PARTS[stem])
-                sources[f"layers.{index}.{name}"] = parts
+                tensors = [f"encoder.layer.{index}.{part}.{kind}" for part in _PARTS[stem]]
+                sources[f"layers.{index}.{name}"] = stacked(parameter, tensors)
         return sources
 
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
@@ -116,9 +111,19 @@ class Bert(nn.Module):
 
     def _embed(self, batch: Packed) -> Tensor:
         hidden_TD = embedding(batch.ids_T, self.word_embeddings)
-        hidden_TD = hidden_TD + embedding(batch.positions_T + self._first_position, self.position_embeddings)
+        hidden_TD = hidden_TD + embedding(self._positions(batch), self.position_embeddings)
         hidden_TD += self.token_type_embeddings[0]
         return self._norm(hidden_TD, self.norm_weight, self.norm_bias)
+
+    def _positions(self, batch: Packed) -> Tensor:
+        """Rows of the position table: int (T,). RoBERTa counts from behind the pad id, and skips pads in a text."""
+        if self._pad is None:
+            return batch.positions_T
+        counts_T = batch.ids_T != self._pad
+        run_T = counts_T.cumsum(0)
+        starts_T = torch.arange(len(run_T), device=run_T.device) - batch.positions_T
+        before_T = (run_T - counts_T.long())[starts_T]
+        return (run_T - before_T) * counts_T + self._pad
 
     def _finish(self, layer: _Layer, attended_TD: Tensor, hidden_TD: Tensor) -> Tensor:
         """Everything behind the attention; row by row, so that any rows will do."""
@@ -150,6 +155,15 @@ class _Layer(nn.Module):
         self.output_norm_weight, self.output_norm_bias = parameter(width), parameter(width)
 
 
+_EMBEDDINGS: Final = MappingProxyType(
+    {
+        "word_embeddings": "word_embeddings.weight",
+        "position_embeddings": "position_embeddings.weight",
+        "token_type_embeddings": "token_type_embeddings.weight",
+        "norm_weight": "LayerNorm.weight",
+        "norm_bias": "LayerNorm.bias",
+    }
+)
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),

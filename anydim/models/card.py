@@ -200,7 +200,9 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
     if not path.exists():
         return {}, None
     config = read_json(path)
-    prompts = {str(key): str(value) for key, value in (config.get("prompts") or {}).items()}
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise ModelError(f"{path}: prompts must be texts by name")
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
         raise ModelError(f"{path}: default_prompt_name {default!r} is not among its prompts")

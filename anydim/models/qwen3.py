@@ -19,6 +19,7 @@ from anydim.errors import ModelError
 from anydim.kernels import Ops, rope_tables
 from anydim.models.linear import linear
 from anydim.models.packed import Packed
+from anydim.models.weights import Part, stacked
 
 
 class Qwen3(nn.Module):
@@ -54,12 +55,18 @@ class Qwen3(nn.Module):
         """Query heads and key-value heads."""
         return self._heads, self._kv_heads
 
-    def sources(self) -> dict[str, tuple[str, ...]]:
+    def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
-        sources: dict[str, tuple[str, ...]] = {"embed_tokens": ("embed_tokens.weight",), "norm": ("norm.weight",)}
+        q_size, kv_size = self._heads * self._head_dim, self._kv_heads * self._head_dim
+        rows = {"qkv_proj": (q_size, kv_size, kv_size), "qkv_bias": (q_size, kv_size, kv_size)}
+        sources = {
+            "embed_tokens": stacked(self.embed_tokens, ["embed_tokens.weight"]),
+            "norm": stacked(self.norm, ["norm.weight"]),
+        }
         for index, layer in enumerate(self._layers):
-            for name, _ in layer.named_parameters():
-                sources[f"layers.{index}.{name}"] = tuple(f"layers.{index}.{part}" for part in _PARTS[name])
+            for name, parameter in layer.named_parameters():
+                tensors = [f"layers.{index}.{part}" for part in _PARTS[name]]
+                sources[f"layers.{index}.{name}"] = stacked(parameter, tensors, rows.get(name))
         return sources
 
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:

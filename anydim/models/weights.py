@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,16 +26,29 @@ _REOPEN_BYTES: Final = 64 << 20  # mapped pages count as our memory until the fi
 _PREFIXES: Final = ("", "model.", "bert.", "roberta.")
 
 
+class Part(NamedTuple):
+    """One checkpoint tensor, and how many rows of its parameter it fills."""
+
+    tensor: str
+    rows: int
+
+
 class Loadable(Protocol):
     """A module that names where its parameters come from."""
 
-    def sources(self) -> Mapping[str, Sequence[str]]:
+    def sources(self) -> Mapping[str, Sequence[Part]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """As torch.nn.Module does."""
         ...
+
+
+def stacked(parameter: Tensor, tensors: Sequence[str], rows: Sequence[int] | None = None) -> tuple[Part, ...]:
+    """The parts of a parameter: of the given rows, or of equal ones."""
+    each = rows or [parameter.shape[0] // len(tensors)] * len(tensors)
+    return tuple(map(Part, tensors, each))
 
 
 def load(model: Loadable, folder: Path, progress: Progress) -> None:
@@ -120,7 +133,10 @@ class _Shards:
         return self._files[path]
 
     def read(self, path: Path, tensor: str, into: Tensor) -> None:
-        source = self.open(path).get_tensor(tensor)
+        try:
+            source = self.open(path).get_tensor(tensor)
+        except SafetensorError as error:
+            raise ModelError(f"{path}: {tensor} cannot be read ({error}): was the download cut off?") from error
         if source.shape != into.shape:
             raise ModelError(
                 f"{path}: {tensor} has shape {tuple(source.shape)}, config.json asks for {tuple(into.shape)}"
@@ -136,20 +152,13 @@ class _Shards:
         self._read = 0
 
 
-def _fill(parameter: Tensor, sources: Sequence[str], files: Mapping[str, Path], shards: _Shards) -> None:
-    """Fill a parameter whose first axis stacks the sources; its split is each source's own length."""
-    if len(sources) == 1:
-        name = _find(sources[0], files)
-        shards.read(files[name], name, parameter.data)
-        return
+def _fill(parameter: Tensor, parts: Sequence[Part], files: Mapping[str, Path], shards: _Shards) -> None:
+    """Fill a parameter slice by slice."""
     start = 0
-    for source in sources:
-        name = _find(source, files)
-        rows = shards.open(files[name]).get_slice(name).get_shape()[0]
-        shards.read(files[name], name, parameter.data[start : start + rows])
-        start += rows
-    if start != parameter.shape[0]:
-        raise ModelError(f"{' + '.join(sources)} have {start} rows, config.json asks for {parameter.shape[0]}")
+    for part in parts:
+        name = _find(part.tensor, files)
+        shards.read(files[name], name, parameter.data[start : start + part.rows])
+        start += part.rows
 
 
 def _find(tensor: str, files: Mapping[str, Path]) -> str:

@@ -64,3 +64,13 @@ def test_only_one_row_a_text_is_needed(pooling: Pooling, rows: list[int]) -> Non
 @pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.MAX])
 def test_means_and_maxima_need_every_row(pooling: Pooling) -> None:
     assert rows_needed(pooling, states([3, 1, 5])[1]) is None
+
+
+@pytest.mark.parametrize("pooling", [Pooling.LAST, Pooling.CLS])
+def test_free_slots_behind_the_texts_name_rows_that_exist(pooling: Pooling) -> None:
+    """A graph's spare slots are texts of no tokens behind the last one; here they follow a batch without spare rows."""
+    tokens = 5
+    needed_R = rows_needed(pooling, torch.tensor([0, 2, tokens, tokens, tokens]))
+    assert needed_R is not None
+    assert needed_R[:2].tolist() == ([1, 4] if pooling is Pooling.LAST else [0, 2])
+    assert (needed_R < tokens).all()

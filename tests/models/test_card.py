@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
     write_json(tmp_path / "tokenizer_config.json", {"model_max_length": 131072})
     write_modules(tmp_path, "Transformer", "Pooling", "Normalize")
     (tmp_path / "1_Pooling").mkdir()
-    write_json(tmp_path / "1_Pooling" / "config.json", {"pooling_mode_lasttoken": True, "pooling_mode_cls_token": False})
+    write_json(
+        tmp_path / "1_Pooling" / "config.json", {"pooling_mode_lasttoken": True, "pooling_mode_cls_token": False}
+    )
     return tmp_path
 
 
@@ -149,7 +151,13 @@ def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b'{"hidden_size": 10', b"", b"\xff\xfe", b"[1, 2]", b"null"])
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "1_Pooling/config.json", "config_sentence_transformers.json", "tokenizer_config.json", "modules.json"],
+    [
+        "config.json",
+        "1_Pooling/config.json",
+        "config_sentence_transformers.json",
+        "tokenizer_config.json",
+        "modules.json",
+    ],
 )
 def test_broken_json_names_the_file(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)

@@ -1,0 +1,1 @@
+"""The numerical laws: ours against transformers and sentence-transformers, and against ourselves."""
