@@ -24,7 +24,7 @@ def environment() -> dict[str, Any]:
     """Hardware, versions and the command line."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *_arguments()]),
         "cpu": _cpu_name(),
         "cores": psutil.cpu_count(logical=False),
         "gpu": _gpu_name(),
@@ -56,6 +56,13 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def _arguments() -> list[str]:
+    """The flags, without the place of the result file."""
+    flags = sys.argv[1:]
+    place = flags.index("--out") if "--out" in flags else len(flags)
+    return flags[:place] + flags[place + 2 :]
 
 
 def _version(name: str) -> str:

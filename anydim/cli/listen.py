@@ -56,7 +56,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns off the delay of small packets only where the protocol is named.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and address[0] == "::":  # all addresses means those of IPv4 too
