@@ -7,6 +7,7 @@ Items and Outputs; it knows no HTTP and no text.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ import numpy as np
 
 from anydim.engine.packing import pack
 from anydim.engine.queue import Entry, Queue, Ticket
-from anydim.errors import ComputeFailed
+from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ class Runs(Protocol):
 
     def finish(self, flight: Any) -> list[Output]:
         """Wait for it; one Output an Item, in packed order."""
+        ...
+
+    def is_fatal(self, error: Exception) -> bool:
+        """Whether the device is lost, so that no later batch can succeed."""
         ...
 
 
@@ -71,6 +76,7 @@ class Engine:
         self._budget = batch_tokens
         self._queue = Queue(queue_tokens)
         self._busy_since: float | None = None
+        self._ahead: _Running | None = None
         self._batches = self._tokens = 0
         self._thread = threading.Thread(target=self._loop, name="anydim-engine", daemon=True)
         self._thread.start()
@@ -109,16 +115,24 @@ class Engine:
         self._thread.join()
 
     def _loop(self) -> None:
-        ahead: _Running | None = None
-        while True:
-            entries = self._queue.take(self._budget, wait=ahead is None)
-            if not entries and ahead is None:
-                return
-            following = self._start(entries) if entries else None
-            if ahead is not None:
-                self._answer(ahead)
-            ahead = following
-            self._busy_since = None if ahead is None else time.monotonic()
+        try:
+            while self._step():
+                pass
+        except Exception as error:
+            _LOG.critical("the engine stops: %s", error)
+            self._fail_everyone(Unavailable(f"the engine has failed ({type(error).__name__}); send the request again"))
+
+    def _step(self) -> bool:
+        """Take, pack and send one batch, then answer the one before; false at the end."""
+        entries = self._queue.take(self._budget, wait=self._ahead is None)
+        if not entries and self._ahead is None:
+            return False
+        following = self._start(entries) if entries else None
+        before, self._ahead = self._ahead, following
+        if before is not None:
+            self._answer(before)
+        self._busy_since = None if following is None else time.monotonic()
+        return True
 
     def _start(self, entries: list[Entry]) -> _Running | None:
         self._busy_since = self._busy_since or time.monotonic()
@@ -142,6 +156,10 @@ class Engine:
 
     def _recover(self, entries: list[Entry], error: Exception) -> None:
         """A batch failed: run its halves, down to the inputs that fail alone, so that no other one is lost."""
+        if self._runner.is_fatal(error):
+            for entry in entries:
+                entry.ticket.fail(Unavailable("the device has failed; send the request again"))
+            raise error
         if len(entries) == 1:
             _LOG.error("an input of %d tokens failed: %s", len(entries[0].item.ids), error)
             failure = ComputeFailed(f"the model failed on this input: {type(error).__name__}")
@@ -153,6 +171,13 @@ class Engine:
             running = self._start(half)
             if running is not None:
                 self._answer(running)
+
+    def _fail_everyone(self, error: Unavailable) -> None:
+        self._queue.close()
+        left = [] if self._ahead is None else [*self._ahead.entries]
+        left += self._queue.take(sys.maxsize, wait=False)
+        for entry in left:
+            entry.ticket.fail(error)
 
 
 def _abandon(queue: Queue, thread: threading.Thread) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from anydim.errors import Overloaded, Unavailable
+from anydim.errors import AnydimError, Overloaded, Unavailable
 from anydim.types import Item, Output
 
 
@@ -32,8 +33,14 @@ class Ticket:
         """Fill one place; the last one answers the submission."""
         self.outputs[index] = output
         self.missing -= 1
-        if self.missing == 0 and not self.future.cancelled():
-            self.future.set_result([output for output in self.outputs if output is not None])
+        if self.missing == 0:
+            with suppress(InvalidStateError):  # cancelled a moment ago
+                self.future.set_result([output for output in self.outputs if output is not None])
+
+    def fail(self, error: AnydimError) -> None:
+        """Answer the whole submission with an error, unless it is answered."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)

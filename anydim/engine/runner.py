@@ -125,6 +125,10 @@ class Runner:
                     outputs[row] = Output(values[place, :stored], scale)
         return outputs
 
+    def is_fatal(self, error: Exception) -> bool:
+        """Whether the device is lost, so that no later batch can succeed; running out of memory is not that."""
+        return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
     def _plan(self, lengths_B: NDArray[np.int32], tokens: int | None = None, texts: int | None = None) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
         typical = typical_length(lengths_B) if tokens is None else tokens

@@ -122,6 +122,9 @@ async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Sub
 async def _beat(engine: Engine, writer: asyncio.StreamWriter) -> None:
     while True:
         status = engine.status()
+        if not status.alive:  # everyone is answered; the supervisor starts a new process
+            await writer.drain()
+            os._exit(2)
         wire.write_frame(writer, wire.Beat(status.alive, status.queued_tokens, status.busy_seconds))
         await asyncio.sleep(_BEAT_SECONDS)
 

