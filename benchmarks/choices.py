@@ -161,7 +161,8 @@ def _fastapi_app() -> Any:
 @contextmanager
 def serving(app: Any, **options: Any) -> Iterator[int]:
     """uvicorn in a thread on a free port."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: no delay for these alone
+    # asyncio turns off the delay of small packets only where the protocol is named.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", **options))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
