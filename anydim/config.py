@@ -242,6 +242,10 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Pa
         (_from_environment(environ), lambda setting: setting.variable),
         (flags, lambda setting: setting.flag),
     )
+    known = [setting.name for setting in all_settings()]
+    for name in flags:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name}{nearest(name, known)}")
     sections: dict[str, dict[str, Any]] = {"model": {}, "engine": {}, "server": {}}
     for setting in all_settings():
         for values, spelled in sources:

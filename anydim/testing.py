@@ -32,11 +32,11 @@ from torch import Tensor
 
 from anydim.api.app import create_app
 from anydim.api.models import ServedModel
-from anydim.config import Settings, all_settings, load_settings, nearest
+from anydim.config import Settings, load_settings
 from anydim.engine.engine import Engine
 from anydim.engine.handle import LocalEngine
 from anydim.engine.runner import Runner
-from anydim.errors import ConfigError, MissingExtra
+from anydim.errors import MissingExtra
 from anydim.intake.intake import Intake
 from anydim.models.card import Family, ModelCard
 from anydim.models.packed import Packed
@@ -127,20 +127,20 @@ def intake(model: FakeModel | None = None, **settings: Any) -> Intake:
     Raises:
         ConfigError: an unknown or wrong setting.
     """
-    return _intake(model or FakeModel(), _load(settings))
+    return _intake(model or FakeModel(), load_settings(settings, {}))
 
 
 @contextlib.contextmanager
 def engine(model: FakeModel | None = None, **settings: Any) -> Iterator[LocalEngine]:
     """The real engine with the fake model, in this process; see ``intake`` for the arguments."""
-    with _engine(model or FakeModel(), _load(settings)) as handle:
+    with _engine(model or FakeModel(), load_settings(settings, {})) as handle:
         yield handle
 
 
 @contextlib.contextmanager
 def app(model: FakeModel | None = None, **settings: Any) -> Iterator[Starlette]:
     """The ASGI application of a server with the fake model; see ``intake`` for the arguments."""
-    model, loaded = model or FakeModel(), _load(settings)
+    model, loaded = model or FakeModel(), load_settings(settings, {})
     served = ServedModel(intake=_intake(model, loaded), aliases=loaded.model.served_model_name)
     with _engine(model, loaded) as handle:
         yield create_app(served, handle, loaded.server)
@@ -161,14 +161,6 @@ def client(model: FakeModel | None = None, **settings: Any) -> Iterator[TestClie
         raise MissingExtra("anydim.testing.client needs a package: pip install httpx2") from None
     with app(model, **settings) as application, TestClient(application) as http:
         yield http
-
-
-def _load(settings: Mapping[str, Any]) -> Settings:
-    known = [setting.name for setting in all_settings()]
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name}{nearest(name, known)}")
-    return load_settings(settings, {})
 
 
 def _intake(model: FakeModel, settings: Settings) -> Intake:
