@@ -274,9 +274,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if variable not in known:
             raise ConfigError(f"unknown environment variable {variable}{nearest(variable, list(known))}")
         setting = known[variable]
-        if setting.repeatable:
-            values[setting.name] = [part.strip() for part in text.split(",") if part.strip()]
-        elif text.strip():
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if setting.repeatable and parts:
+            values[setting.name] = parts
+        elif setting.repeatable and text.strip():
+            raise ConfigError(f"{variable} holds only commas")
+        elif not setting.repeatable and text.strip():
             values[setting.name] = text.strip()
     return values
 

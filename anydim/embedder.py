@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from anydim.config import load_settings
 from anydim.engine.load import load_engine
-from anydim.errors import InvalidRequest
+from anydim.errors import ComputeFailed, InvalidRequest
 from anydim.intake.intake import Intake
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 from anydim.types import Output, OutputDtype
 
+_ARRAYS: Final = (np.ndarray, np.integer, tuple)
 _CHUNK: Final = 256  # texts tokenised at a time, so that the engine starts while the rest are being read
 _AHEAD: Final = 16  # chunks that wait at the engine at a time
 _BAR_FROM: Final = 1000  # texts from which a progress bar is worth drawing
@@ -56,7 +57,9 @@ class Embedder:
         flags = settings if model is None else {"model": model, **settings}
         loaded = load_settings(flags, {})
         self._show_progress = show_progress
-        engine = replace(loaded.engine, max_queue_tokens=sys.maxsize)  # callers wait for their own texts
+        engine = loaded.engine
+        if "max_queue_tokens" not in settings:  # callers wait for their own texts
+            engine = replace(engine, max_queue_tokens=sys.maxsize)
         with progress_bar("Preparing the model", show_progress) as progress:
             self.card = find_model(loaded.model, progress)
         self._intake = Intake.of(self.card, loaded.model)
@@ -115,7 +118,7 @@ class Embedder:
         single = isinstance(texts, str)
         request = EmbedRequest(
             inputs=[texts] if isinstance(texts, str) else list(texts),
-            output_dim=list(output_dim) if isinstance(output_dim, Sequence) else output_dim,
+            output_dim=np.asarray(output_dim).tolist() if isinstance(output_dim, _ARRAYS) else output_dim,
             output_dtype=_choice(OutputDtype, output_dtype, "output_dtype"),
             instruction=instruction,
             prompt_name=prompt_name,
@@ -166,8 +169,7 @@ def _choice(kind: type[Kind], value: Kind | str, param: str) -> Kind:
 def _stack(outputs: Sequence[Output]) -> Vectors | list[Vectors]:
     for index, output in enumerate(outputs):
         if output.error is not None:
-            output.error.message = f"input[{index}]: {output.error.message}"
-            raise output.error
+            raise ComputeFailed(f"input[{index}]: {output.error.message}")
     rows = [output.values for output in outputs]
     same = len({len(row) for row in rows}) == 1
     return np.stack(rows) if same else rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import normalize_embeddings
 
 from anydim import Embedder
-from anydim.errors import ConfigError, InvalidRequest, ModelError, TooLong, Unavailable
+from anydim.errors import ComputeFailed, ConfigError, InvalidRequest, ModelError, TooLong, Unavailable
 from anydim.testing import FakeModel, client
-from tests.shelf import Shelf
+from tests.checkpoints import add_tensor, edit_json
+from tests.shelf import Shelf, load_reference
 
 TEXTS = ["The capital of China is Beijing.", "北京是中国的首都。", "", "def f(x): return x", "\U0001f600 emoji"]
 
@@ -139,3 +141,36 @@ def test_a_closed_embedder_says_so(minilm_folder: Path) -> None:
     embedder.close()
     with pytest.raises(Unavailable):
         embedder.embed("a")
+
+
+def test_the_same_failure_reads_the_same_each_time(tmp_path: Path, shelf: Shelf) -> None:
+    folder = tmp_path / "nan"
+    shutil.copytree(shelf.folder("bert-mean"), folder)
+    add_tensor(folder, "embeddings.LayerNorm.weight", torch.full((60,), float("nan")))
+    with Embedder(str(folder), dtype="float32", show_progress=False) as embedder:
+        messages = set()
+        for _ in range(3):
+            with pytest.raises(ComputeFailed) as caught:
+                embedder.embed(["a"])
+            messages.add(str(caught.value))
+    assert messages == {"input[0]: the model gave no finite vector for this input"}
+
+
+def test_numpy_dimensions_are_dimensions(embedder: Embedder) -> None:
+    assert embedder.embed("a", output_dim=np.int64(64)).shape == (64,)
+    assert [len(row) for row in embedder.embed(["a", "b"], output_dim=np.array([32, 64]))] == [32, 64]
+
+
+def test_white_space_before_a_text_does_not_hide_it(embedder: Embedder) -> None:
+    plain = embedder.embed("hello")
+    assert np.allclose(embedder.embed(" " * 70_000 + "hello", truncate="end"), plain, atol=1e-6)
+    assert np.allclose(embedder.embed(" " * 70_000 + "hello"), plain, atol=1e-6)
+
+
+def test_a_folder_that_asks_for_lower_case_gets_it(tmp_path: Path, starter_folder: Path) -> None:
+    folder = tmp_path / "lower"
+    shutil.copytree(starter_folder, folder)
+    edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    expected = load_reference(folder).encode(["HELLO World"], convert_to_numpy=True)
+    with Embedder(str(folder), dtype="float32", show_progress=False) as embedder:
+        assert np.abs(embedder.embed(["HELLO World"]) - expected).max() <= 1e-5

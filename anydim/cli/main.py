@@ -29,7 +29,7 @@ A flag goes before its ANYDIM_* variable, the variable before the file, the file
 Examples:
   anydim serve
   anydim serve Qwen/Qwen3-Embedding-0.6B --default-dim 256
-  anydim serve ./my-model --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
+  anydim serve ./my-model --host 0.0.0.0 --api-key-file keys.txt
   ANYDIM_PORT=8080 anydim serve --max-input-tokens 512
 
 Then, from another terminal:

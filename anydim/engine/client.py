@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from anydim.engine import wire
 from anydim.engine.handle import Health
 from anydim.errors import Unavailable
 from anydim.types import Item, Output
 
+_LOG = logging.getLogger(__name__)
 _RETRY_SECONDS: Final = 0.05
+_NOBODY: Final[tuple[Sequence[Item], None]] = ((), None)
 
 
 class EngineClient:
@@ -97,8 +98,11 @@ class EngineClient:
                 continue
             try:
                 await self._read(reader)
-            except (asyncio.IncompleteReadError, OSError, msgspec.DecodeError):
+            except (asyncio.IncompleteReadError, OSError):
                 self._reason = "the engine stopped and is being restarted"
+            except Exception as error:  # a line that speaks nonsense is dropped and opened anew
+                _LOG.error("the line to the engine broke: %r", error)
+                self._reason = "the line to the engine broke and is being opened again"
             finally:
                 self._drop()
 
@@ -107,12 +111,13 @@ class EngineClient:
             header, payload = await wire.read_frame(reader)
             match header:
                 case wire.Result(identity):
-                    if waiting := self._waiting.pop(identity, None):
-                        items, future = waiting
+                    items, future = self._waiting.pop(identity, _NOBODY)
+                    if future is not None and not future.done():  # a client may have left a moment ago
                         future.set_result(wire.unpack_outputs(header, payload, items))
                 case wire.Refused(identity, kind, message, retry_after):
-                    if waiting := self._waiting.pop(identity, None):
-                        waiting[1].set_exception(wire.rebuild(kind, message, retry_after))
+                    items, future = self._waiting.pop(identity, _NOBODY)
+                    if future is not None and not future.done():
+                        future.set_exception(wire.rebuild(kind, message, retry_after))
                 case wire.Beat():
                     self._beat, self._beat_at = header, time.monotonic()
 

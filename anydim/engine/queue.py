@@ -87,6 +87,8 @@ class Queue:
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is stopping")
+            if self._tokens + tokens > self._most:
+                self._forget_cancelled()
             if self._tokens and self._tokens + tokens > self._most:
                 raise Overloaded(
                     f"the queue is full: {self._tokens} tokens wait, {tokens} more would pass the limit of {self._most}"
@@ -119,6 +121,11 @@ class Queue:
             for entry in self._entries if discard else ():
                 entry.ticket.future.cancel()
             self._changed.notify_all()
+
+    def _forget_cancelled(self) -> None:
+        """Give the places of cancelled submissions back; done when room is short, since it walks the queue."""
+        self._entries = deque(entry for entry in self._entries if not entry.ticket.future.cancelled())
+        self._tokens = sum(len(entry.item.ids) for entry in self._entries)
 
     def _pop(self, budget: int) -> list[Entry]:
         taken: list[Entry] = []

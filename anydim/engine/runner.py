@@ -114,16 +114,16 @@ class Runner:
         """Wait for a batch; one Output an Item, in packed order."""
         if flight.done is not None:
             flight.done.synchronize()
-        outputs: list[Output] = [_FAILED] * len(flight.batch.items)
-        finite = flight.finite_B.numpy()
+        finite = flight.finite_B.tolist()
+        outputs = {row: _failed() for row, good in enumerate(finite) if not good}
         for group in flight.groups:
             values = group.values.numpy()
-            scales = group.scales_B.numpy().tolist() if group.scales_B is not None else [None] * len(group.rows)
+            scales = group.scales_B.tolist() if group.scales_B is not None else [None] * len(group.rows)
             for place, (row, scale) in enumerate(zip(group.rows, scales, strict=True)):
                 if finite[row]:
                     stored = group.dtype.stored(flight.batch.items[row].dim)
                     outputs[row] = Output(values[place, :stored], scale)
-        return outputs
+        return [outputs[row] for row in range(len(finite))]
 
     def is_fatal(self, error: Exception) -> bool:
         """Whether the device is lost, so that no later batch can succeed; running out of memory is not that."""
@@ -163,10 +163,9 @@ class Runner:
         return event
 
 
-_FAILED = Output(
-    np.empty(0, np.float32),
-    error=ComputeFailed("the model gave no finite vector for this input"),
-)
+def _failed() -> Output:
+    error = ComputeFailed("the model gave no finite vector for this input")
+    return Output(np.empty(0, np.float32), error=error)
 
 
 def _convert(batch: Batch, vectors_BW: Tensor) -> Iterator[tuple[list[int], OutputDtype, Tensor, Tensor | None]]:

@@ -22,13 +22,14 @@ from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
 from anydim.engine.client import EngineClient
 from anydim.engine.handle import EngineHandle
-from anydim.errors import AnydimError, ComputeFailed
+from anydim.errors import AnydimError, ComputeFailed, ConfigError
 from anydim.models.card import ModelCard
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 30.0
 _STEADY_SECONDS: Final = 60.0  # an engine that lived this long is restarted without a pause
 _STOP_SECONDS: Final = 5.0
+_LONGEST_SOCKET_PATH: Final = 103  # macOS; Linux allows 107
 
 
 class Supervisor:
@@ -44,9 +45,17 @@ class Supervisor:
             model: how it is served.
             engine: where it runs.
             show_progress: whether the process may draw bars on standard error.
+
+        Raises:
+            ConfigError: the folder for temporary files has too long a name.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="anydim-"))
         self._socket = self._folder / "engine"
+        if len(os.fsencode(self._socket)) > _LONGEST_SOCKET_PATH:
+            self._folder.rmdir()
+            raise ConfigError(
+                f"the folder for temporary files has too long a name for a socket: set TMPDIR ({self._folder})"
+            )
         self._client = EngineClient(self._socket, engine.watchdog_timeout)
         self._order = {
             "folder": str(card.folder),
@@ -92,13 +101,15 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End the process; who still waits is answered Unavailable."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
-        await self._client.close()
-        await self._end_process()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            if self._watch is not None:
+                self._watch.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._watch
+            await self._client.close()
+        finally:
+            await self._end_process()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _keep_running(self) -> None:
         pause = 0.0
@@ -120,6 +131,7 @@ class Supervisor:
         """One life of the engine; why it ended."""
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # a model folder that happens to be the current one must not be importable
             "-m",
             "anydim.engine.worker",
             stdin=asyncio.subprocess.PIPE,
@@ -131,10 +143,10 @@ class Supervisor:
         process.stdin.write(msgspec.json.encode(self._order) + b"\n")
         failure: AnydimError | None = None
         async for line in process.stdout:
-            report = msgspec.json.decode(line, type=wire.Report)
+            report = _read_report(line)
             if isinstance(report, wire.Failed):
                 failure = wire.rebuild(report.kind, report.message)
-            elif self._first is not None and not self._first.done():
+            elif report is not None and self._first is not None and not self._first.done():
                 self._first.set_result(report)
         status = await process.wait()
         return failure or ComputeFailed(f"the engine's process ended with status {status}")
@@ -151,9 +163,20 @@ class Supervisor:
             await process.wait()
 
 
+def _read_report(line: bytes) -> wire.Report | None:
+    """A line of the engine's report; None for anything else that found its way there."""
+    try:
+        report: wire.Report = msgspec.json.decode(line, type=wire.Report)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return report
+
+
 def _worker_environment() -> dict[str, str]:
     """The environment less our own variables: the order says everything, and keys stay in the front end."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
+    ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
     # The front end shares the cores: idle compute threads must sleep, not spin.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from anydim.errors import AnydimError
 from anydim.models.card import read_card
 from anydim.types import Output
 
+_LOG = logging.getLogger(__name__)
 _BEAT_SECONDS: Final = 0.25
 
 
@@ -46,7 +48,8 @@ class Order(msgspec.Struct):
 def main() -> None:
     """Run until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
-    report, sys.stdout = sys.stdout, sys.stderr
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries that print to standard output must not speak for us
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     try:
         card = read_card(Path(order.folder), order.name)
@@ -116,6 +119,9 @@ async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Sub
         wire.write_frame(writer, result, values)
     except AnydimError as error:
         wire.write_frame(writer, wire.Refused(header.id, error.kind, error.message, getattr(error, "retry_after", 1.0)))
+    except Exception as error:
+        _LOG.exception("a submission failed")
+        wire.write_frame(writer, wire.Refused(header.id, "failed", f"the engine failed: {type(error).__name__}", 1.0))
     await writer.drain()
 
 

@@ -98,6 +98,8 @@ class Intake:
     def _encode(self, request: EmbedRequest, prefix: str, part: slice) -> list[Int32Array]:
         if isinstance(request.inputs[0], str):
             texts = cast(Sequence[str], request.inputs[part])
+            if self.card.lower_case:
+                texts, prefix = [text.lower() for text in texts], prefix.lower()
             return self.tokenizer.encode(texts, request.truncate, prefix, first=part.start)
         for name in ("instruction", "prompt_name", "input_type"):
             if getattr(request, name) is not None:

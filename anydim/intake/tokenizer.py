@@ -22,7 +22,8 @@ from anydim.types import Int32Array
 
 Encode = Callable[[Sequence[str]], list[Int32Array]]
 
-_NORMALISED: Final = 8  # normalisation may join this many characters into one, and drop white space
+_CHARACTERS: Final = 16  # a token; a text of more is read in parts
+_MARGIN: Final = 64  # tokens near a cut may differ from those of the whole text
 _PROBES: Final = (
     "",
     "The capital of China is Beijing.",
@@ -62,10 +63,10 @@ class TextTokenizer:
             ModelError: the file is missing or broken.
         """
         self.max_tokens = max_tokens
-        self._tokenizer, longest = _load(file)
+        self._tokenizer = _load(file)
         self._encode = _fast_encode(file, self._tokenizer) or _plain_encode(self._tokenizer)
         self.first, self.last = _special_ends(self._tokenizer)
-        self._char_bound = max_tokens * longest * _NORMALISED
+        self._char_bound = max_tokens * _CHARACTERS
 
     @property
     def is_fast(self) -> bool:
@@ -79,16 +80,22 @@ class TextTokenizer:
             TooLong: a text is too long and ``truncate`` is ``none``; the message has the counts.
             InvalidRequest: a text holds a lone surrogate, which has no UTF-8 form.
         """
-        bounded = [prefix + self._bound(text, index, truncate) for index, text in enumerate(texts, first)]
+        long = {place for place, text in enumerate(texts) if len(text) > self._char_bound}
         try:
-            encoded = self._encode(bounded)
+            encoded = self._encode(["" if place in long else prefix + text for place, text in enumerate(texts)])
+            for place in long:
+                encoded[place] = self._encode_long(texts[place], truncate, prefix)
         except (UnicodeEncodeError, TypeError) as error:
-            raise _surrogate(bounded, first) from error
+            raise _surrogate(texts, first) from error
         prompt = self._prompt_tokens(prefix) if truncate is Truncate.START else 0
-        return [self.cut(ids_T, index, truncate, prompt) for index, ids_T in enumerate(encoded, first)]
+        return [
+            self.cut(ids_T, first + place, truncate, prompt, place not in long) for place, ids_T in enumerate(encoded)
+        ]
 
-    def cut(self, ids_T: Int32Array, index: int, truncate: Truncate, prompt: int = 0) -> Int32Array:
+    def cut(self, ids_T: Int32Array, index: int, truncate: Truncate, prompt: int = 0, whole: bool = True) -> Int32Array:
         """Cut ids to the limit; the special tokens at both ends and the first ``prompt`` others survive.
+
+        ``whole`` says whether the text was read to its end, so that its tokens were counted.
 
         Raises:
             TooLong: they are too many and ``truncate`` is ``none``.
@@ -97,7 +104,12 @@ class TextTokenizer:
         if excess <= 0:
             return ids_T
         if truncate is Truncate.NONE:
-            raise TooLong(self._too_long(index, f"{len(ids_T)} tokens"), f"input[{index}]")
+            size = f"{len(ids_T)} tokens" if whole else f"at least {len(ids_T)} tokens"
+            raise TooLong(
+                f"input[{index}] has {size}, but the model reads {self.max_tokens} tokens; "
+                "shorten it, or send truncate end or start to have it cut",
+                f"input[{index}]",
+            )
         first = min(len(self.first) + prompt, self.max_tokens - len(self.last))
         last = len(ids_T) - len(self.last)
         keep = slice(first, last - excess) if truncate is Truncate.END else slice(first + excess, last)
@@ -107,19 +119,15 @@ class TextTokenizer:
         """Tokens that the prompt takes on its own, without special ones."""
         return len(self._encode([prefix])[0]) - len(self.first) - len(self.last)
 
-    def _bound(self, text: str, index: int, truncate: Truncate) -> str:
-        """Spare the tokenizer characters that cannot survive the cut."""
-        if len(text) <= self._char_bound:
-            return text
-        if truncate is Truncate.NONE:
-            raise TooLong(self._too_long(index, f"{len(text)} characters"), f"input[{index}]")
-        return text[: self._char_bound] if truncate is Truncate.END else text[-self._char_bound :]
-
-    def _too_long(self, index: int, size: str) -> str:
-        return (
-            f"input[{index}] has {size}, but the model reads {self.max_tokens} tokens; "
-            "shorten it, or send truncate end or start to have it cut"
-        )
+    def _encode_long(self, text: str, truncate: Truncate, prefix: str) -> Int32Array:
+        """Read no more of a very long text than it takes to know what survives the cut."""
+        size = self._char_bound
+        while True:
+            part = text[-size:] if truncate is Truncate.START else text[:size]
+            ids_T = self._encode([prefix + part])[0]
+            if size >= len(text) or len(ids_T) > self.max_tokens + _MARGIN:
+                return ids_T
+            size *= 4
 
 
 def _surrogate(texts: Sequence[str], first: int) -> InvalidRequest:
@@ -129,8 +137,8 @@ def _surrogate(texts: Sequence[str], first: int) -> InvalidRequest:
     return InvalidRequest("an input is not text", "input")
 
 
-def _load(file: Path) -> tuple[Tokenizer, int]:
-    """The tokenizer, without its own truncation and padding, and the characters of its longest token."""
+def _load(file: Path) -> Tokenizer:
+    """The tokenizer, without its own truncation and padding."""
     try:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -139,7 +147,7 @@ def _load(file: Path) -> tuple[Tokenizer, int]:
         raise ModelError(f"{file} is not a valid tokenizer: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer, max(len(tokenizer.id_to_token(place) or "") for place in range(tokenizer.get_vocab_size()))
+    return tokenizer
 
 
 def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -66,6 +66,7 @@ class ModelCard:
         max_tokens: the longest input, special tokens included.
         vocab_size: token ids are below it.
         pooling: how token states become one vector.
+        lower_case: whether texts are put in lower case before tokenising (do_lower_case).
         normalized: whether the folder itself asks for unit vectors (a Normalize module).
         prompts: sentence-transformers prompts by name; the text is put behind them.
         default_prompt: name of the prompt used when a request names none, or None.
@@ -81,6 +82,7 @@ class ModelCard:
     max_tokens: int
     vocab_size: int
     pooling: Pooling
+    lower_case: bool = False
     normalized: bool = True
     prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     default_prompt: str | None = None
@@ -115,6 +117,7 @@ def read_card(folder: Path, name: str | None = None) -> ModelCard:
         max_tokens=_max_tokens(config, family, folder),
         vocab_size=_integer(config, "vocab_size", folder),
         pooling=_pooling(folder, modules, family),
+        lower_case=_transformer_settings(folder).get("do_lower_case") is True,
         normalized="Normalize" in modules,
         prompts=MappingProxyType(prompts),
         default_prompt=default_prompt,
@@ -221,9 +224,19 @@ def _max_tokens(config: dict[str, Any], family: Family, folder: Path) -> int:
     positions = _integer(config, "max_position_embeddings", folder)
     if family is Family.ROBERTA:  # the first pad_token_id + 1 positions are reserved
         positions -= int(config.get("pad_token_id") or 0) + 1
-    limits = [positions]
-    for name, key in (("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")):
-        value = read_json(folder / name).get(key) if (folder / name).exists() else None
-        if isinstance(value, int | float) and 0 < value < _UNBOUNDED:
-            limits.append(int(value))
-    return min(limits)
+    tokenizer = folder / "tokenizer_config.json"
+    stated = (
+        _transformer_settings(folder).get("max_seq_length"),
+        read_json(tokenizer).get("model_max_length") if tokenizer.exists() else None,
+    )
+    limits = [int(value) for value in stated if isinstance(value, int | float) and 0 < value < _UNBOUNDED]
+    return min([positions, *limits])
+
+
+def _transformer_settings(folder: Path) -> dict[str, Any]:
+    """What sentence-transformers keeps of its Transformer module, under one of the names that it has used."""
+    for kind in ("bert", "roberta", "xlm-roberta"):
+        path = folder / f"sentence_{kind}_config.json"
+        if path.exists():
+            return read_json(path)
+    return {}

@@ -168,3 +168,11 @@ def test_every_setting_says_what_it_is(setting: Setting) -> None:
     assert setting.help.endswith(".")
     assert setting.wanted
     assert load_settings({setting.name: setting.default}, {}) == Settings()
+
+
+def test_an_empty_variable_for_keys_does_not_open_a_keyed_server(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('api_key = ["secret"]')
+    assert load_settings({}, {"ANYDIM_API_KEY": ""}, file).server.api_key == ("secret",)
+    with pytest.raises(ConfigError, match="ANYDIM_API_KEY"):
+        load_settings({}, {"ANYDIM_API_KEY": " , "}, file)

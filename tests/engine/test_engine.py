@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,3 +152,59 @@ def test_cancelling_at_any_moment_never_stops_the_loop() -> None:
         for _ in range(300):
             engine.submit([item(1), item(2)]).cancel()
         assert engine.submit([item(3)]).result(30)[0].values[0] == 3
+
+
+def test_a_device_lost_while_halves_are_tried_answers_both_halves() -> None:
+    class Worsening(RecordingRunner):
+        def _check(self, batch: Batch) -> None:
+            if len(self.sizes) == 1:
+                raise RuntimeError("the device has choked")
+            raise RuntimeError("the device is lost")
+
+    engine = Engine(Worsening(), 1000, 10**6)
+    future = engine.submit([item(1), item(2)])
+    other = engine.submit([item(3)])
+    assert isinstance(future.exception(30), Unavailable)
+    assert isinstance(other.exception(30), Unavailable)
+    engine.close()
+
+
+def test_halves_run_after_the_failed_batch_has_let_go_of_its_memory() -> None:
+    class Activations:
+        pass
+
+    class Hungry(RecordingRunner):
+        held: weakref.ref[Activations] | None = None
+        freed: bool | None = None
+
+        def start(self, batch: Batch) -> Batch:
+            if self.held is not None:
+                self.freed = self.held() is None
+                return batch
+            activations = Activations()
+            self.held = weakref.ref(activations)
+            raise RuntimeError("out of memory")
+
+    runner = Hungry()
+    with Engine(runner, 1000, 10**6) as engine:
+        engine.submit([item(1), item(2)]).result(30)
+    assert runner.freed
+
+
+def test_closing_lets_go_of_the_runner() -> None:
+    runner = RecordingRunner()
+    gone = weakref.ref(runner)
+    engine = Engine(runner, 1000, 10**6)
+    del runner
+    engine.close()
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_forgotten_engine_ends() -> None:
+    engine = Engine(RecordingRunner(), 1000, 10**6)
+    thread = engine._thread
+    del engine
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()

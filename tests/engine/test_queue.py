@@ -74,3 +74,14 @@ def test_a_ticket_answers_once_all_its_items_are_there_in_order() -> None:
     assert not wanted.future.done()
     wanted.answer(0, first)
     assert wanted.future.result() == [first, second]
+
+
+def test_cancelled_submissions_make_room_before_anyone_is_refused() -> None:
+    queue = Queue(100)
+    for _ in range(9):
+        left = ticket(10)
+        queue.put(left)
+        left.future.cancel()
+    queue.put(ticket(60))
+    assert queue.tokens <= 70
+    queue.put(ticket(40))

@@ -22,8 +22,16 @@ _PATIENCE = 60.0
 class ServerProcess:
     """A running `anydim serve`."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, module: str = "anydim") -> None:
-        command = [sys.executable, "-m", module, *(["serve"] if module == "anydim" else []), *arguments]
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        module: str = "anydim",
+        program: Path | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        start = [str(program)] if program else [sys.executable, "-m", module]
+        command = [*start, *(["serve"] if module == "anydim" else []), *arguments]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
         self.lines: list[str] = []
         self.process = subprocess.Popen(
@@ -31,6 +39,7 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            cwd=cwd,
             env=kept | {"ANYDIM_THREADS": "1"} | (environment or {}),
         )
         self._readers = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,3 +120,21 @@ def test_an_sglang_command_line_serves_with_the_name_changed(minilm_folder: Path
     with serving(*line, module="anydim.launch_server") as server:
         assert server.post("/v1/embeddings", {"input": "hello", "model": "model"})[0] == 200
         assert "--disable-radix-cache" in server.output
+
+
+def test_python_files_in_a_model_folder_are_never_run(minilm_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(minilm_folder, model)
+    for name in ("msgspec", "torch", "numpy", "sitecustomize"):
+        (model / f"{name}.py").write_text("raise SystemExit('code of the folder has run')")
+    program = Path(sys.executable).parent / "anydim"
+    if not program.exists():
+        pytest.skip("the package is not installed, so there is no program to start inside the folder")
+    with serving(".", program=program, cwd=model) as server:
+        assert server.post("/v1/embeddings", {"input": "hello"})[0] == 200
+
+
+def test_libraries_that_print_do_not_disturb_the_engine(minilm_folder: Path) -> None:
+    with serving(minilm_folder, environment={"ONEDNN_VERBOSE": "1"}) as server:
+        for turn in range(40):
+            assert server.post("/v1/embeddings", {"input": "word " * turn})[0] == 200
