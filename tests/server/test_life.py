@@ -72,7 +72,7 @@ def test_sigterm_answers_what_is_under_way_and_exits_with_zero(minilm_folder: Pa
         engine = engine_of(server)
         statuses: list[int] = []
         crowd = threading.Thread(
-            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 300})[0])
+            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 120})[0])
         )
         crowd.start()
         server.until(lambda: engine.cpu_percent(0.1) > 20)
