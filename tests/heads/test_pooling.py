@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling as Reference
 from torch import Tensor
 
-from anydim.heads.pooling import pool, rows_needed
+from anydim.heads.pooling import pool, rows_needed, scatter_pool
 from anydim.types import Pooling
 
 WIDTH = 12
@@ -74,3 +74,11 @@ def test_free_slots_behind_the_texts_name_rows_that_exist(pooling: Pooling) -> N
     assert needed_R is not None
     assert needed_R[:2].tolist() == ([1, 4] if pooling is Pooling.LAST else [0, 2])
     assert (needed_R < tokens).all()
+
+
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.MAX])
+def test_devices_without_segments_pool_the_same(pooling: Pooling) -> None:
+    hidden_TD = torch.randn(11, 6, generator=torch.Generator().manual_seed(3))
+    cu_seqlens_C = torch.tensor([0, 1, 5, 11], dtype=torch.int32)
+    expected_BD = pool(hidden_TD, pooling, cu_seqlens_C)
+    assert torch.allclose(scatter_pool(hidden_TD, pooling, cu_seqlens_C), expected_BD, atol=1e-6)
