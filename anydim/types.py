@@ -111,11 +111,6 @@ class Batch:
         """How many tokens the forward runs."""
         return len(self.ids_T)
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest text."""
-        return int(np.diff(self.cu_seqlens_C).max(initial=0))
-
 
 @dataclass(frozen=True, slots=True)
 class Output:

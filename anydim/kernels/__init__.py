@@ -29,7 +29,6 @@ __all__ = [
     "AttentionPlan",
     "Ops",
     "TileShape",
-    "attend_by_length",
     "bind_plan",
     "flash_ops",
     "make_plan",
@@ -112,18 +111,6 @@ def select_ops(device: torch.device, dtype: torch.dtype, plain: frozenset[str] =
     if fits and importlib.util.find_spec("triton") is not None:
         return _with(triton_ops(), fallback, plain)
     return _with(fallback, fallback, plain)
-
-
-def attend_by_length(short: Attend, long: Attend, boundary: int) -> Attend:
-    """An `attend` that takes `short` for batches whose longest text has at most `boundary` tokens, else `long`."""
-
-    def attend(
-        qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, scale: float, causal: bool
-    ) -> Tensor:
-        chosen = short if plan.max_length <= boundary else long
-        return chosen(qkv_TC, plan, n_heads, n_kv_heads, scale, causal)
-
-    return attend
 
 
 def _with(ops: Ops, other: Ops, names: frozenset[str]) -> Ops:

@@ -85,11 +85,6 @@ def fill_random(model: Loadable, seed: int = 0) -> None:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def stored_bytes(folder: Path) -> int:
-    """Bytes of all safetensors files of a folder."""
-    return sum(path.stat().st_size for path in set(_index(folder).values()))
-
-
 def _index(folder: Path) -> dict[str, Path]:
     """Tensor name -> file that holds it."""
     listed = folder / "model.safetensors.index.json"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
 
 from anydim.errors import ConfigError
-from anydim.kernels import OP_NAMES, attend_by_length, make_plan, plain_ops, select_ops, tile_shape
+from anydim.kernels import OP_NAMES, plain_ops, select_ops
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -38,16 +37,3 @@ def test_kernels_work_where_triton_is_absent() -> None:
         "assert kernels.select_ops(torch.device('cuda'), torch.float32) == kernels.plain_ops()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_attention_can_be_chosen_by_length() -> None:
-    qkv_TC, calls = torch.randn(9, 6 * 32), []
-    plain = plain_ops()
-
-    def named(name: str):  # type: ignore[no-untyped-def]
-        return lambda *args: calls.append(name) or plain.attend(*args)
-
-    ops = replace(plain, attend=attend_by_length(named("short"), named("long"), 4))
-    for lengths in ([5, 4], [4, 4, 1]):
-        ops.attend(qkv_TC, make_plan(lengths, tile_shape(5, 2, 2)), 2, 2, 0.2, True)
-    assert calls == ["long", "short"]
