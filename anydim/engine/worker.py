@@ -8,6 +8,7 @@ draws progress bars on standard error. It knows no HTTP and no text.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -78,6 +79,9 @@ async def _serve(engine: Engine, path: Path, ready: Callable[[], None]) -> None:
     threading.Thread(target=_until_closed, args=(loop, stop), daemon=True).start()
     async with server:
         await stop.wait()
+    with contextlib.suppress(OSError):  # a server that was killed could not tidy up
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
     os._exit(0)  # nobody waits any more: do not finish batches for them
 
 

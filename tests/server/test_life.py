@@ -82,12 +82,13 @@ def test_sigterm_answers_what_is_under_way_and_exits_with_zero(minilm_folder: Pa
         assert not engine.is_running()
 
 
-def test_a_killed_server_takes_its_engine_along_and_its_port_is_free(minilm_folder: Path) -> None:
-    with serving(minilm_folder) as server:
+def test_a_killed_server_takes_its_engine_along_and_its_port_is_free(minilm_folder: Path, tmp_path: Path) -> None:
+    with serving(minilm_folder, environment={"TMPDIR": str(tmp_path)}) as server:
         port = server.address.rsplit(":", 1)[1]
         engine = engine_of(server)
         server.stop(signal.SIGKILL)
         server.until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+        assert list(tmp_path.glob("anydim-*")) == []
     with serving(minilm_folder, "--port", port) as again:
         assert again.get("/ready")[0] == 200
 
