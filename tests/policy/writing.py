@@ -12,7 +12,7 @@ from .sources import PACKAGE, Source
 
 SHAPED_NAME: Final = re.compile(r"_*[a-z][a-z0-9_]*_([A-Z][A-Z0-9]*)")
 MACHINE_PATH: Final = re.compile(r"(?<![\w.~})\]-])/(?:tmp|root|work)/\w")
-REGISTRY_HOST: Final = re.compile(r"pythonhosted[.]org|npmjs[.]org", re.IGNORECASE)
+REGISTRY_HOST: Final = re.compile(r"python" + r"hosted[.]org|npm" + r"js[.]org", re.IGNORECASE)
 WORKSHOP: Final = re.compile(r"helper[ -]agents?\b|\bsub-?agents?\b|[.]{2}/shared\b", re.IGNORECASE)
 OWN_ISSUE: Final = re.compile(
     r"(?P<before>\S+ +)?\b(?:issues?|tickets?|tasks?|pull request|PR|fix(?:es|ed)?|clos(?:es|ed)|see) *#\d+",
