@@ -144,7 +144,7 @@ def _shape(facts: Mapping[str, Any]) -> str:
 
 def _memory_words(memory: Mapping[str, int]) -> str:
     return (
-        f"{_size(memory['weights'])} weights; a full batch takes about {_size(memory['activations_cpu'])} more on a "
+        f"{_size(memory['weights'])} weights; a full batch takes at least {_size(memory['activations_cpu'])} more on a "
         f"CPU, {_size(memory['activations_gpu'])} on a GPU"
     )
 
