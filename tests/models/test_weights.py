@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from anydim.cli.checkpoint import read_checkpoint
 from anydim.errors import ModelError
 from anydim.models.card import read_card
-from anydim.models.weights import stored_bytes
 from tests.checkpoints import (
     EncoderSpec,
     Qwen3Spec,
@@ -77,8 +77,8 @@ def test_tensors_that_no_forward_needs_are_ignored(folder: Path) -> None:
 
 
 def test_stored_bytes_are_the_files(folder: Path, sharded: Path) -> None:
-    assert stored_bytes(folder) == (folder / "model.safetensors").stat().st_size
-    assert stored_bytes(sharded) == sum(path.stat().st_size for path in shards(sharded))
+    assert read_checkpoint(folder).stored_bytes == (folder / "model.safetensors").stat().st_size
+    assert read_checkpoint(sharded).stored_bytes == sum(path.stat().st_size for path in shards(sharded))
 
 
 def test_a_missing_file(folder: Path) -> None:
