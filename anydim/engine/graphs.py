@@ -3,7 +3,8 @@
 It knows token buckets and static buffers; it knows no queue and no text. A bucket has a fixed number of tokens and
 texts; what a batch leaves free are zero-length texts that no kernel visits.
 
-Legend: B text slots, C = B + 1 boundaries, W words of a table or width of the captured block.
+Legend: B text slots, C = B + 1 boundaries, D full width, E = D + 1 columns of the captured
+block, W words of a table.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from anydim.engine.staging import Layout, Staged
 from anydim.kernels import AttentionPlan
 from anydim.types import Batch, Int32Array, Item
 
-Vectors = Callable[[Staged, int], tuple[Tensor, Tensor]]
+Vectors = Callable[[Staged, int], Tensor]
 Planner = Callable[..., AttentionPlan]
 
 BUCKETS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
@@ -41,8 +42,7 @@ class _Graph:
     words: Tensor
     hosts: list[Tensor]
     staged: Staged
-    vectors_BW: Tensor
-    finite_B: Tensor
+    block_BE: Tensor
     tables: dict[bytes, Int32Array] = field(default_factory=dict)
     turn: int = 0
 
@@ -56,7 +56,7 @@ class GraphPool:
         """Capture every bucket up to ``most_tokens`` tokens.
 
         Args:
-            vectors: model and heads, from a staged batch and a width.
+            vectors: model and heads, from a staged batch and a width to the block that ``run`` returns.
             planner: lays out lengths in the slots of a bucket.
             device: a CUDA device.
             most_tokens: the largest batch there will be.
@@ -73,11 +73,12 @@ class GraphPool:
         # The largest first: smaller ones then reuse its memory.
         self._graphs = {bucket: self._capture(bucket) for bucket in reversed(self._buckets)}
 
-    def run(self, batch: Batch) -> tuple[Staged, Tensor, Tensor] | None:
+    def run(self, batch: Batch) -> Tensor | None:
         """Replay a batch; None where it fits no bucket.
 
         Returns:
-            What must live until the answer, float32 vectors (B, D) and finite flags (B,), both without free slots.
+            float32 (B, E): full vectors and, behind each, 1 where it is finite. The bucket's next replay overwrites
+            them; what is queued on the stream before it still reads these.
         """
         place = bisect_left(self._buckets, batch.tokens)
         if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS:
@@ -88,8 +89,7 @@ class GraphPool:
         graph.layout.write(host, batch, self._table(graph, batch, self._buckets[place]))
         graph.words.copy_(host, non_blocking=True)
         graph.graph.replay()
-        count = len(batch.items)
-        return graph.staged, graph.vectors_BW[:count], graph.finite_B[:count]
+        return graph.block_BE[: len(batch.items)]
 
     def _table(self, graph: _Graph, batch: Batch, bucket: int) -> Int32Array:
         """The attention table of a batch; the last ones are remembered, since queries have few lengths."""
@@ -118,5 +118,5 @@ class GraphPool:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             staged = layout.read(words, plan, words)
-            vectors_BW, finite_B = self._vectors(staged, self._width)
-        return _Graph(graph, layout, plan, words, hosts, staged, vectors_BW, finite_B)
+            block_BE = self._vectors(staged, self._width)
+        return _Graph(graph, layout, plan, words, hosts, staged, block_BE)

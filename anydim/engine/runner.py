@@ -4,7 +4,8 @@ It knows tensors, devices and the order of the heads; it knows no queue, no wait
 work and returns at once where the device is asynchronous; ``finish`` waits and hands out Outputs.
 
 Legend: T tokens in the batch, B texts, S text slots, C = S + 1 boundaries, R rows that left the last
-layer, D full width, W widest dimension asked for.
+layer, D full width, W widest dimension asked for, E columns of a block: a
+vector's and a flag.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from anydim.engine.graphs import GraphPool
 from anydim.engine.packing import pack
 from anydim.engine.staging import Staged, stage
 from anydim.errors import ComputeFailed
-from anydim.heads.dimension import cut, normalize, rotate
+from anydim.heads.dimension import rotate, select_finish
 from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
@@ -44,12 +45,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A batch that the device is working on."""
+    """A batch that the device is working on.
+
+    Attributes:
+        batch: the batch.
+        groups: its rows by output dtype.
+        finite_B: float32, 1 where a row is finite, else 0.
+        staged: what must live until the answer; a graph's buffers live with it.
+        done: after this event all of it is in host memory; None where it already is.
+    """
 
     batch: Batch
     groups: Sequence[Group]
     finite_B: Tensor
-    staged: Staged
+    staged: Staged | None
     done: torch.cuda.Event | None
 
 
@@ -81,6 +90,7 @@ class Runner:
         self._width = width
         self._itemsize = dtype.itemsize
         self._rotation_DD = rotation_DD
+        self._finish = select_finish(device)
         self._graphs: GraphPool | None = None
 
     @torch.inference_mode()
@@ -89,26 +99,19 @@ class Runner:
         for length in _WARM_LENGTHS:
             item = Item(np.ones(min(length, longest), np.int32), self._width)
             self.finish(self.start(pack([item] * 2)))
-        if graphs and self.device.type == "cuda" and self._pooling in (Pooling.LAST, Pooling.CLS):
+        if graphs and self.device.type == "cuda":
             self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Flight:
         """Send a batch to the device."""
         widest = int(batch.dims_B.max())
-        replayed = self._graphs.run(batch) if self._graphs else None
-        if replayed is None:
-            lengths = np.diff(batch.cu_seqlens_C)
-            staged = stage(batch, self._plan(lengths), self.device)
-            vectors_BW, finite_B = self._vectors(staged, widest)
-        else:
-            staged, vectors_BW, finite_B = replayed
-            vectors_BW = vectors_BW[:, :widest]
-        groups = [
-            Group(rows, dtype, self._home(values), None if scales_B is None else self._home(scales_B))
-            for rows, dtype, values, scales_B in _convert(batch, vectors_BW)
-        ]
-        return Flight(batch, groups, self._home(finite_B), staged, self._event())
+        replayed_BE = self._graphs.run(batch) if self._graphs else None
+        if replayed_BE is not None:
+            return self._fly_home(batch, replayed_BE, widest, None)
+        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C)), self.device)
+        block_BE = self._vectors(staged, widest)
+        return self._fly_home(batch, block_BE, widest, staged)
 
     def finish(self, flight: Flight) -> list[Output]:
         """Wait for a batch; one Output an Item, in packed order."""
@@ -129,6 +132,18 @@ class Runner:
         """Whether the device is lost, so that no later batch can succeed; running out of memory is not that."""
         return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
+    def _fly_home(self, batch: Batch, block_BE: Tensor, widest: int, staged: Staged | None) -> Flight:
+        """A batch on its way home: vectors and flags in one copy, where all of them are wanted as float32."""
+        if all(item.dtype is OutputDtype.FLOAT32 for item in batch.items):
+            home_BE = self._home(block_BE)
+            groups = [Group(range(len(batch.items)), OutputDtype.FLOAT32, home_BE[:, :widest], None)]
+            return Flight(batch, groups, home_BE[:, -1], staged, self._event())
+        groups = [
+            Group(rows, dtype, self._home(values), None if scales_B is None else self._home(scales_B))
+            for rows, dtype, values, scales_B in _convert(batch, block_BE[:, :widest])
+        ]
+        return Flight(batch, groups, self._home(block_BE[:, -1]), staged, self._event())
+
     def _plan(self, lengths_B: NDArray[np.int32], tokens: int | None = None, texts: int | None = None) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
         typical = typical_length(lengths_B) if tokens is None else tokens
@@ -138,15 +153,15 @@ class Runner:
         tiles = tile_bound(tokens, texts, shape)
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
 
-    def _vectors(self, staged: Staged, widest: int) -> tuple[Tensor, Tensor]:
-        """Model and heads: float32 (B, W), and whether each row is finite."""
+    def _vectors(self, staged: Staged, widest: int) -> Tensor:
+        """Model and heads: float32 (B, E), each row's vector and behind it whether it is finite."""
         cu_seqlens_C = staged.packed.plan.cu_seqlens_S1
         assert cu_seqlens_C is not None, "a staged plan is bound"
         hidden_RD = self._model(staged.packed, rows_needed(self._pooling, cu_seqlens_C))
         pooled_BD = pool(hidden_RD, self._pooling, cu_seqlens_C)
         if self._rotation_DD is not None:
             pooled_BD = rotate(pooled_BD, self._rotation_DD)
-        return normalize(cut(pooled_BD, staged.dims_B, widest), staged.unit_B)
+        return self._finish(pooled_BD, staged.dims_B, staged.unit_B, widest)
 
     def _home(self, tensor: Tensor) -> Tensor:
         """Start the copy back; on a GPU into pinned memory, read only behind the flight's event."""

@@ -26,7 +26,7 @@ class Staged:
     Attributes:
         packed: what the model takes.
         dims_B: int32, the dimension that each text asked for.
-        unit_B: bool, whether its vector is scaled to length one.
+        unit_B: int32, 1 where its vector is scaled to length one.
         host: the pinned memory that the copy reads; kept until the batch is answered.
     """
 
@@ -74,7 +74,7 @@ class Layout:
         """Views of a device buffer that ``write`` filled."""
         sizes = [self.table, self.tokens, self.tokens, self.texts, self.texts]
         table_W, ids_T, positions_T, dims_B, unit_B = torch.split_with_sizes(words, sizes)
-        return Staged(Packed(ids_T, positions_T, bind_plan(plan, table_W)), dims_B, unit_B.bool(), host)
+        return Staged(Packed(ids_T, positions_T, bind_plan(plan, table_W)), dims_B, unit_B, host)
 
 
 def stage(batch: Batch, plan: AttentionPlan, device: torch.device) -> Staged:

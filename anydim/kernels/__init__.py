@@ -5,7 +5,8 @@ A model takes an `Ops` and never asks which it has. Importing this needs torch, 
 
 `plan.py` lays out a batch for the attention functions.
 
-Shapes: T tokens, C columns of the fused qkv block; the others are explained in each family's file.
+Shapes: T tokens, C columns of the fused qkv block, D hidden width, I channels in, O channels out, F fused gate and up
+columns, E width of a head, P positions; the others are explained in each family's file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +26,10 @@ from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound,
 from anydim.kernels.rope import rope_tables
 
 __all__ = [
+    "FEW_TOKENS",
     "OP_NAMES",
     "AttentionPlan",
+    "FusedSteps",
     "Ops",
     "TileShape",
     "bind_plan",
@@ -42,14 +45,54 @@ __all__ = [
     "typical_length",
 ]
 
+FEW_TOKENS: Final = 64
+"""Most tokens of a forward that runs the fused steps of a layer."""
+
 Attend = Callable[[Tensor, AttentionPlan, int, int, float, bool], Tensor]
 AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]
 QkNormRope = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, int, int, float], None]
 
 
+class FusedSteps(Protocol):
+    """The steps of a decoder layer of few tokens, joined with their products; see fused.py for each."""
+
+    def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        """As `Ops.rms_norm`."""
+        ...
+
+    def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+        """The product."""
+        ...
+
+    def gate_up(self, x_TD: Tensor, weight_FD: Tensor) -> Tensor:
+        """The gate and up products and the gated activation."""
+        ...
+
+    def linear_add_(self, x_TI: Tensor, weight_DI: Tensor, residual_TD: Tensor) -> None:
+        """The product, added to the residual stream in place."""
+        ...
+
+    def attend_raw(
+        self,
+        qkv_TC: Tensor,
+        positions_T: Tensor,
+        norms_EE: tuple[Tensor, Tensor],
+        tables_PF: tuple[Tensor, Tensor],
+        plan: AttentionPlan,
+        n_heads: int,
+        n_kv_heads: int,
+        eps: float,
+    ) -> Tensor:
+        """Query and key norms, rotary positions and causal attention."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ops:
-    """The operations of a forward; each behaves as the plain function of the same name in this package."""
+    """The operations of a forward; each behaves as the plain function of the same name in this package.
+
+    ``fused`` are those of a forward of at most FEW_TOKENS tokens, None where the others do that too.
+    """
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
     add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
@@ -57,6 +100,7 @@ class Ops:
     silu_mul: Callable[[Tensor], Tensor]
     attend: Attend
     attend_rows: AttendRows
+    fused: FusedSteps | None = None
 
 
 OP_NAMES: Final = frozenset(field.name for field in fields(Ops))
@@ -109,8 +153,17 @@ def select_ops(device: torch.device, dtype: torch.dtype, plain: frozenset[str] =
     fallback = flash_ops() if device.type == "cuda" and sixteen else plain_ops()
     fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float32)
     if fits and importlib.util.find_spec("triton") is not None:
-        return _with(triton_ops(), fallback, plain)
+        return _with(_fused(triton_ops(), device, dtype), fallback, plain)
     return _with(fallback, fallback, plain)
+
+
+def _fused(ops: Ops, device: torch.device, dtype: torch.dtype) -> Ops:
+    """With the fused kernels, where their blocks fit into shared memory."""
+    if dtype is not torch.bfloat16:
+        return ops
+    from anydim.kernels.fused_triton import FusedKernels
+
+    return replace(ops, fused=FusedKernels(device))
 
 
 def _with(ops: Ops, other: Ops, names: frozenset[str]) -> Ops:

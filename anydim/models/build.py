@@ -128,4 +128,4 @@ def _without_kernel(card: ModelCard) -> frozenset[str]:
     """Operations that the Triton kernels cannot do for this model: their heads are powers of two wide."""
     head_dim = int(card.config.get("head_dim") or card.width // int(card.config["num_attention_heads"]))
     fits = head_dim >= 16 and head_dim & (head_dim - 1) == 0
-    return frozenset() if fits else frozenset({"attend", "attend_rows", "qk_norm_rope_"})
+    return frozenset() if fits else frozenset({"attend", "attend_rows", "qk_norm_rope_", "fused"})

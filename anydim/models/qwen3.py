@@ -3,7 +3,8 @@
 It knows the architecture (grouped heads, per-head RMSNorm before RoPE, SwiGLU) and nothing of pooling, dimensions or
 requests. Rows that no head asks for do not leave the last layer. Source: transformers, models/qwen3.
 
-Legend: T tokens in the batch, R rows asked for, D hidden width, C channels of the fused qkv block, F fused gate and up.
+Legend: T tokens in the batch, R rows asked for, D hidden width, C channels of the fused qkv block, F fused gate and
+up columns or frequencies, P positions.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anydim.errors import ModelError
-from anydim.kernels import Ops, rope_tables
+from anydim.kernels import FEW_TOKENS, FusedSteps, Ops, rope_tables
 from anydim.models.linear import linear
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
@@ -38,7 +39,7 @@ class Qwen3(nn.Module):
         self._kv_heads = int(config.get("num_key_value_heads") or self._heads)
         self._head_dim = int(config.get("head_dim") or config["hidden_size"] // self._heads)
         self._eps = float(config.get("rms_norm_eps", 1e-6))
-        bias = bool(config.get("attention_bias", False))
+        self._has_bias = bias = bool(config.get("attention_bias", False))
         width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
         self.embed_tokens = _parameter(device, dtype, int(config["vocab_size"]), width)
         self._layers = [
@@ -80,6 +81,8 @@ class Qwen3(nn.Module):
             Final-norm hidden states, (R, D) or (T, D), in the model's dtype.
         """
         hidden_TD = torch.nn.functional.embedding(batch.ids_T, self.embed_tokens)
+        if self._ops.fused is not None and len(hidden_TD) <= FEW_TOKENS and not self._has_bias:
+            return self._forward_few(self._ops.fused, batch, hidden_TD, rows_R)
         residual_TD: Tensor | None = None
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
@@ -93,6 +96,27 @@ class Qwen3(nn.Module):
             gated_TF = self._ops.silu_mul(linear(normed_TD, layer.gate_up_proj))
             hidden_TD = linear(gated_TF, layer.down_proj)
         return self._add_norm(hidden_TD, residual_TD, self.norm)[0]
+
+    def _forward_few(self, steps: FusedSteps, batch: Packed, stream_TD: Tensor, rows_R: Tensor | None) -> Tensor:
+        """The layers of few tokens. Every token goes to the end: the weights, not the rows, are what costs."""
+        tables_PF = (self._cos, self._sin)
+        for layer in self._layers:
+            normed_TD = steps.rms_norm(stream_TD, layer.input_layernorm, self._eps)
+            attended_TC = steps.attend_raw(
+                steps.linear(normed_TD, layer.qkv_proj),
+                batch.positions_T,
+                (layer.q_norm, layer.k_norm),
+                tables_PF,
+                batch.plan,
+                self._heads,
+                self._kv_heads,
+                self._eps,
+            )
+            steps.linear_add_(attended_TC, layer.o_proj, stream_TD)
+            normed_TD = steps.rms_norm(stream_TD, layer.post_attention_layernorm, self._eps)
+            steps.linear_add_(steps.gate_up(normed_TD, layer.gate_up_proj), layer.down_proj, stream_TD)
+        wanted_RD = stream_TD if rows_R is None else stream_TD[rows_R]
+        return self._ops.rms_norm(wanted_RD, self.norm, self._eps)
 
     def _add_norm(self, hidden_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor) -> tuple[Tensor, Tensor]:
         if residual_TD is None:

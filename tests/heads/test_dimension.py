@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from anydim.heads.dimension import cut, normalize, rotate
+from anydim.heads.dimension import cut, finish, normalize, rotate
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 MATRICES = arrays.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 70)), elements=FLOATS)
@@ -28,6 +28,19 @@ def test_cut_then_scale(pooled: NDArray[np.float32], data: st.DataObject) -> Non
         if length > 1e-6:
             np.testing.assert_allclose(vector[:dim], head / length, rtol=1e-5, atol=1e-6)
         assert not vector[dim:].any()
+
+
+@given(pooled=MATRICES, data=st.data())
+def test_one_block_for_the_way_home(pooled: NDArray[np.float32], data: st.DataObject) -> None:
+    rows, width = pooled.shape
+    broken = data.draw(st.integers(0, rows - 1))
+    pooled[broken, 0] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    dims = torch.tensor(data.draw(st.lists(st.integers(1, width), min_size=rows, max_size=rows)), dtype=torch.int32)
+    unit = torch.tensor(data.draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows)), dtype=torch.int32)
+    block_BE = finish(torch.from_numpy(pooled), dims, unit, width)
+    vectors_BW, _ = normalize(cut(torch.from_numpy(pooled), dims, width), unit.bool())
+    assert block_BE[:, -1].tolist() == [float(row != broken) for row in range(rows)]
+    torch.testing.assert_close(block_BE[:, :-1], vectors_BW, equal_nan=True, atol=0, rtol=0)
 
 
 def test_a_row_of_zeros_stays_zero() -> None:

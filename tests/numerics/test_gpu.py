@@ -60,7 +60,7 @@ ENCODERS: Final = MappingProxyType(
     }
 )
 NAMES: Final = ("qwen3-1024", "qwen3-2560", "qwen3-6-to-2-heads", *ENCODERS)
-WITH_GRAPHS: Final = ("qwen3-1024", "qwen3-6-to-2-heads", "xlm-roberta-cls")
+WITH_GRAPHS: Final = ("qwen3-1024", "qwen3-6-to-2-heads", "xlm-roberta-cls", "bert-mean")
 LENGTHS: Final = (1, 2, 3, 7, 15, 16, 17, 33, 33, 33, 64, 65, 100, 127, 128, 129, 200, 257, 400, 511, 512)
 GRAPH_BATCHES: Final = ((256,), (3, 5, 8), (16,), (17,), (1,) * 32, (1,), (60, 60, 60, 60), (255,), (8,) * 31, (2, 250))
 
