@@ -55,6 +55,11 @@ class Qwen3(nn.Module):
         """Query heads and key-value heads."""
         return self._heads, self._kv_heads
 
+    @property
+    def takes_prefixes(self) -> bool:
+        """A token sees only what comes before it, so what begins several texts has the same states in all of them."""
+        return self._ops.takes_prefixes
+
     def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         q_size, kv_size = self._heads * self._head_dim, self._kv_heads * self._head_dim
