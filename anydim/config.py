@@ -101,6 +101,9 @@ class EngineSettings:
         300.0, "Seconds without progress after which the engine counts as stuck and /health says so.", metavar="S"
     )
     cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs.")
+    share_prefixes: bool = _setting(
+        True, "Compute tokens that several texts of a batch begin with only once (causal models)."
+    )
     plain_ops: tuple[str, ...] = _setting(
         (), "Use the plain torch twin of a kernel; repeatable; for comparisons.", metavar="KERNEL"
     )

@@ -99,6 +99,7 @@ class Counting:
     """The forward of the fake model, as the runner calls it."""
 
     head_counts = (1, 1)
+    takes_prefixes = False
 
     def __init__(self, width: int) -> None:
         """A forward of any width."""

@@ -2,7 +2,7 @@
 
 They hold numbers only. They know nothing of text, HTTP, devices or models, and import no torch.
 
-Shapes: T tokens in the batch, B texts in the batch, d the dimension that one text asked for.
+Shapes: T tokens in the batch, B texts in the batch, P shared prefixes, d the dimension that one text asked for.
 """
 
 from __future__ import annotations
@@ -87,6 +87,19 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefixes:
+    """Tokens that several texts of a batch begin with, computed once; filled by engine/prefixes.py.
+
+    Attributes:
+        lengths_P: int32, tokens of each of the P prefixes.
+        prefix_B: int32, the prefix that each text continues, or -1.
+    """
+
+    lengths_P: Int32Array
+    prefix_B: Int32Array
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Items packed without padding, shortest first; filled by engine/packing.py.
 
@@ -97,6 +110,8 @@ class Batch:
         positions_T: int32, each token's position in its own text.
         cu_seqlens_C: int32 (C = B + 1), where each text starts, and the end of the last.
         dims_B: int32, the dimension that each text asked for.
+        prefixes: where texts share prefixes. Then ``cu_seqlens_C`` bounds what each text has of its own, and the
+            prefixes' tokens follow behind the last text.
     """
 
     items: Sequence[Item]
@@ -105,6 +120,7 @@ class Batch:
     positions_T: Int32Array
     cu_seqlens_C: Int32Array
     dims_B: Int32Array
+    prefixes: Prefixes | None = None
 
     @property
     def tokens(self) -> int:

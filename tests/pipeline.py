@@ -35,13 +35,14 @@ class Pipeline:
         device: torch.device = CPU,
         dtype: torch.dtype = torch.float32,
         plain_ops: tuple[str, ...] = (),
+        share_prefixes: bool = True,
         **settings: Any,
     ) -> None:
         self.settings = ModelSettings(model=str(folder), **settings)
         self.card = read_card(folder)
         self.model = build_model(self.card, self.settings, device, dtype, plain_ops, lambda *_: None)
         rotation_DD = load_rotation(self.settings.projection, self.card.width, device)
-        self.runner = Runner(self.model, self.card.pooling, self.card.width, device, dtype, rotation_DD)
+        self.runner = Runner(self.model, self.card.pooling, self.card.width, device, dtype, rotation_DD, share_prefixes)
 
     @cached_property
     def intake(self) -> "Intake":

@@ -43,7 +43,7 @@ def load_engine(
         loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
         rotation_DD = load_rotation(model.projection, card.width, device)
     weights_done = time.perf_counter()
-    runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD)
+    runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD, engine.share_prefixes)
     budget = batch_tokens(engine, device)
     runner.warm_up(budget, model.max_input_tokens or card.max_tokens, engine.cuda_graphs)
     started = Started(

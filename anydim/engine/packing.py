@@ -2,16 +2,20 @@
 
 Texts are laid out shortest first, so that equal lengths lie side by side and attention can take them as one block.
 
-Legend: T tokens in the batch, B texts, C = B + 1 boundaries.
+Where texts share prefixes, each of these is laid once behind the last text.
+
+Legend: T tokens in the batch, B texts, C = B + 1 boundaries, P shared prefixes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from anydim.types import Batch, Item
+from anydim.types import Batch, Item, Prefixes
 
 
 def pack(items: Sequence[Item]) -> Batch:
@@ -31,3 +35,32 @@ def pack(items: Sequence[Item]) -> Batch:
         cu_seqlens_C=cu_seqlens_C,
         dims_B=np.array([item.dim for item in ordered], dtype=np.int32),
     )
+
+
+def factor_out(batch: Batch, prefixes: Prefixes) -> Batch:
+    """The same texts in the same order, with each shared prefix once, behind what the texts have of their own.
+
+    Every text must be longer than its prefix. Positions stay those of the whole text.
+    """
+    assert batch.prefixes is None, "the batch shares prefixes already"
+    starts_B, lengths_B = batch.cu_seqlens_C[:-1], np.diff(batch.cu_seqlens_C)
+    before_B = np.where(prefixes.prefix_B >= 0, prefixes.lengths_P[prefixes.prefix_B], 0)
+    own_B = lengths_B - before_B
+    assert (own_B > 0).all(), "a text has no token of its own"
+    source_P = np.unique(prefixes.prefix_B, return_index=True)[1][-len(prefixes.lengths_P) :]
+    place_T = np.concatenate([_ranges(starts_B + before_B, own_B), _ranges(starts_B[source_P], prefixes.lengths_P)])
+    cu_seqlens_C = np.zeros_like(batch.cu_seqlens_C)
+    np.cumsum(own_B, out=cu_seqlens_C[1:])
+    return replace(
+        batch,
+        ids_T=batch.ids_T[place_T],
+        positions_T=batch.positions_T[place_T],
+        cu_seqlens_C=cu_seqlens_C,
+        prefixes=prefixes,
+    )
+
+
+def _ranges(starts_N: NDArray[np.int32], lengths_N: NDArray[np.int32]) -> NDArray[np.int64]:
+    """start, start + 1, ... of each range, one after another."""
+    offset_N = starts_N - np.cumsum(lengths_N) + lengths_N
+    return np.arange(int(lengths_N.sum())) + np.repeat(offset_N, lengths_N)

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anydim.engine.graphs import GraphPool
-from anydim.engine.packing import pack
+from anydim.engine.graphs import BUCKETS, GraphPool
+from anydim.engine.packing import factor_out, pack
+from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.staging import Staged, stage
 from anydim.errors import ComputeFailed
 from anydim.heads.dimension import rotate, select_finish
@@ -28,7 +29,7 @@ from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
-from anydim.types import Batch, Item, Output, OutputDtype, Pooling
+from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
 
@@ -73,6 +74,7 @@ class Runner:
         device: torch.device,
         dtype: torch.dtype,
         rotation_DD: Tensor | None = None,
+        share_prefixes: bool = False,
     ) -> None:
         """Hold a loaded model.
 
@@ -83,6 +85,7 @@ class Runner:
             device: where its parameters lie.
             dtype: their precision.
             rotation_DD: the fitted rotation, float32 (D, D), or None.
+            share_prefixes: compute what several texts of a batch begin with once, where model and pooling allow it.
         """
         self.device = device
         self._model = model
@@ -92,13 +95,19 @@ class Runner:
         self._rotation_DD = rotation_DD
         self._finish = select_finish(device)
         self._graphs: GraphPool | None = None
+        self._shares = share_prefixes and model.takes_prefixes and pooling is Pooling.LAST
+        # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
+        self._shares_above = BUCKETS[-1] if device.type == "cuda" else 0
 
     @torch.inference_mode()
     def warm_up(self, most_tokens: int, longest: int, graphs: bool) -> None:
         """Compile kernels for texts up to ``longest`` tokens, and capture CUDA graphs for small batches."""
         for length in _WARM_LENGTHS:
-            item = Item(np.ones(min(length, longest), np.int32), self._width)
-            self.finish(self.start(pack([item] * 2)))
+            # Two texts that share nothing, so that what serves other texts is compiled.
+            items = [Item(np.full(min(length, longest), token, np.int32), self._width) for token in (0, 1)]
+            self.finish(self.start(pack(items)))
+            if self._shares and longest > LEAST_LENGTH:
+                self.finish(self.start(_warm_sharing(min(length, longest), self._width)))
         if graphs and self.device.type == "cuda":
             self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width)
 
@@ -109,9 +118,9 @@ class Runner:
         replayed_BE = self._graphs.run(batch) if self._graphs else None
         if replayed_BE is not None:
             return self._fly_home(batch, replayed_BE, widest, None)
-        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C)), self.device)
-        block_BE = self._vectors(staged, widest)
-        return self._fly_home(batch, block_BE, widest, staged)
+        batch = self._share(batch)
+        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes), self.device)
+        return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
 
     def finish(self, flight: Flight) -> list[Output]:
         """Wait for a batch; one Output an Item, in packed order."""
@@ -144,12 +153,25 @@ class Runner:
         ]
         return Flight(batch, groups, self._home(block_BE[:, -1]), staged, self._event())
 
-    def _plan(self, lengths_B: NDArray[np.int32], tokens: int | None = None, texts: int | None = None) -> AttentionPlan:
+    def _share(self, batch: Batch) -> Batch:
+        """The batch with the prefixes that its texts share taken out, where that pays."""
+        if not self._shares or batch.prefixes is not None or batch.tokens <= self._shares_above:
+            return batch
+        prefixes = find_prefixes(batch.ids_T, batch.cu_seqlens_C)
+        return batch if prefixes is None else factor_out(batch, prefixes)
+
+    def _plan(
+        self,
+        lengths_B: NDArray[np.int32],
+        tokens: int | None = None,
+        texts: int | None = None,
+        prefixes: Prefixes | None = None,
+    ) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
-        typical = typical_length(lengths_B) if tokens is None else tokens
+        typical = typical_length(lengths_B, prefixes) if tokens is None else tokens
         shape = tile_shape(typical, *self._model.head_counts, itemsize=self._itemsize)
         if tokens is None or texts is None:
-            return make_plan(lengths_B, shape)
+            return make_plan(lengths_B, shape, prefixes=prefixes)
         tiles = tile_bound(tokens, texts, shape)
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
 
@@ -176,6 +198,18 @@ class Runner:
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+
+def _warm_sharing(length: int, width: int) -> Batch:
+    """Two texts of about ``length`` tokens that share all but their last, and enough short ones to bring the mean down.
+
+    A shared prefix has at least ``LEAST_LENGTH`` tokens, so only the short ones make attention take its smallest tiles.
+    """
+    text = Item(np.ones(max(length, LEAST_LENGTH + 1), np.int32), width)
+    short = Item(np.ones(1, np.int32), width)
+    batch = pack([text, text, *[short] * (LEAST_LENGTH if length <= LEAST_LENGTH else 0)])
+    prefix_B = np.where(np.diff(batch.cu_seqlens_C) > LEAST_LENGTH, 0, -1).astype(np.int32)
+    return factor_out(batch, Prefixes(np.array([len(text.ids) - 1], np.int32), prefix_B))
 
 
 def _failed() -> Output:

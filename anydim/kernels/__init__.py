@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from anydim.errors import ConfigError
-from anydim.kernels import activation, attention, norm, rope
+from anydim.kernels import activation, attention, attention_flash, norm, rope
 from anydim.kernels.attention import bind_plan, place_plan
 from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape, typical_length
 from anydim.kernels.rope import rope_tables
@@ -102,6 +102,11 @@ class Ops:
     attend_rows: AttendRows
     fused: FusedSteps | None = None
 
+    @property
+    def takes_prefixes(self) -> bool:
+        """Whether attention reads shared prefixes: torch's own FlashAttention cannot."""
+        return self.attend is not attention_flash.attend and self.attend_rows is not attention_flash.attend_rows
+
 
 OP_NAMES: Final = frozenset(field.name for field in fields(Ops))
 
@@ -138,8 +143,6 @@ def triton_ops(plain: frozenset[str] = frozenset()) -> Ops:
 
 def flash_ops() -> Ops:
     """Plain torch with the FlashAttention-2 that ships with it: CUDA and 16-bit only."""
-    from anydim.kernels import attention_flash
-
     return replace(plain_ops(), attend=attention_flash.attend, attend_rows=attention_flash.attend_rows)
 
 

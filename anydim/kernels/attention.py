@@ -1,6 +1,7 @@
 """Attention over a packed batch, straight from the fused qkv block, in plain torch.
 
-Texts of equal length that lie side by side are one view, so nothing is padded and nothing masked.
+Texts of equal length that lie side by side are one view, so nothing is padded and nothing masked. Before texts that
+share a prefix its rows are repeated: only the products of the model are saved then.
 Works on any device and dtype; twins are attention_triton.py and attention_flash.py. Knows plans, not models.
 
 Shapes: T tokens, C columns (all q heads, then all k heads, then all v heads), H heads, E width of a head,
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anydim.kernels.plan import AttentionPlan
+from anydim.kernels.plan import AttentionPlan, Group
 
 
 def bind_plan(plan: AttentionPlan, table_W: Tensor) -> AttentionPlan:
@@ -24,10 +25,20 @@ def bind_plan(plan: AttentionPlan, table_W: Tensor) -> AttentionPlan:
 
     A CUDA graph binds its static buffer once; a batch's copy into that buffer is then the whole update.
     """
-    return replace(
+    tiles = plan.tiles_at
+    before = tiles + 3 * plan.n_tiles
+    bound = replace(
         plan,
         cu_seqlens_S1=table_W[: plan.n_texts + 1],
-        tiles_N3=table_W[plan.tiles_at : plan.tiles_at + 3 * plan.n_tiles].view(plan.n_tiles, 3),
+        tiles_N3=table_W[tiles:before].view(plan.n_tiles, 3),
+    )
+    if not plan.prefix_groups:
+        return bound
+    texts = before + 2 * plan.n_tiles
+    return replace(
+        bound,
+        tile_prefixes_N2=table_W[before:texts].view(plan.n_tiles, 2),
+        text_prefixes_S2=table_W[texts : texts + 2 * plan.n_texts].view(plan.n_texts, 2),
     )
 
 
@@ -39,26 +50,28 @@ def place_plan(plan: AttentionPlan, device: torch.device | str) -> AttentionPlan
 def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, scale: float, causal: bool) -> Tensor:
     """Scaled dot-product attention of every token over its own text (Vaswani et al. 2017, arXiv 1706.03762).
 
-    Query head h reads kv head h // (n_heads // n_kv_heads). causal: a token sees itself and what comes before it.
+    Query head h reads kv head h // (n_heads // n_kv_heads). causal: a token sees itself and what comes before it,
+    its text's shared prefix first; a plan with prefixes must be causal.
     Returns out_TO. Rows of tokens that belong to no text are undefined.
     """
+    assert causal or not plan.prefix_groups, "a prefix that sees what follows is not the same in every text"
     heads_THE = _heads(qkv_TC, qkv_TC.shape[1] // (n_heads + 2 * n_kv_heads))
     out_THE = torch.empty_like(heads_THE[:, :n_heads], memory_format=torch.contiguous_format)
-    for first, count, length in plan.groups:
-        last = first + count * length
-        if last == first:
+    for group in plan.groups + plan.prefix_groups:
+        if not group.length:
             continue
-        block_BHLE = _texts(heads_THE[first:last], count).transpose(1, 2)
+        # The prefix's queries run along and are dropped: cheaper than a mask, and the same sums as without sharing.
+        block_BHLE = _texts(heads_THE, group).transpose(1, 2)
         q_BHLE, k_BHLE, v_BHLE = block_BHLE.split_with_sizes((n_heads, n_kv_heads, n_kv_heads), dim=1)
-        mixed_BHLE = _mix(q_BHLE, k_BHLE, v_BHLE, scale, causal)
-        _texts(out_THE[first:last], count).copy_(mixed_BHLE.transpose(1, 2))
+        mixed_BHLE = _mix(q_BHLE, k_BHLE, v_BHLE, scale, causal)[:, :, -group.length :]
+        _own(out_THE, group).copy_(mixed_BHLE.transpose(1, 2))
     return out_THE.flatten(1)
 
 
 def attend_rows(
     q_RO: Tensor, kv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, scale: float
 ) -> Tensor:
-    """Attention of one query row a text over that whole text: row r belongs to text r of the plan.
+    """Attention of one query row a text over that whole text, shared prefix included: row r belongs to text r.
 
     With the text's last token as the query this equals the causal `attend` there; for a bidirectional model any token
     will do. The last 2 * n_kv_heads heads of a row of `kv_TC` are its keys and values, so that both the
@@ -69,13 +82,12 @@ def attend_rows(
     kv_THE = _heads(kv_TC, head_dim)[:, -2 * n_kv_heads :]
     out_RHE = torch.zeros_like(q_RHE, memory_format=torch.contiguous_format)
     row = 0
-    for first, count, length in plan.groups:
-        if length:
-            block_BHLE = _texts(kv_THE[first : first + count * length], count).transpose(1, 2)
-            k_BHLE, v_BHLE = block_BHLE.chunk(2, dim=1)
-            mixed_BH1E = _mix(q_RHE[row : row + count, :, None], k_BHLE, v_BHLE, scale, causal=False)
-            out_RHE[row : row + count] = mixed_BH1E[:, :, 0]
-        row += count
+    for group in plan.groups:
+        last = row + group.texts
+        if group.length:
+            k_BHLE, v_BHLE = _texts(kv_THE, group).transpose(1, 2).chunk(2, dim=1)
+            out_RHE[row:last] = _mix(q_RHE[row:last, :, None], k_BHLE, v_BHLE, scale, causal=False)[:, :, 0]
+        row = last
     return out_RHE.flatten(1)
 
 
@@ -83,8 +95,18 @@ def _heads(x_TC: Tensor, head_dim: int) -> Tensor:
     return x_TC.view(x_TC.shape[0], x_TC.shape[1] // head_dim, head_dim)
 
 
-def _texts(x_THE: Tensor, count: int) -> Tensor:
-    return x_THE.view(count, x_THE.shape[0] // count, x_THE.shape[1], x_THE.shape[2])
+def _own(x_THE: Tensor, group: Group) -> Tensor:
+    """What the texts of a group have of their own: (B, L, H, E)."""
+    last = group.first + group.texts * group.length
+    return x_THE[group.first : last].view(group.texts, group.length, x_THE.shape[1], x_THE.shape[2])
+
+
+def _texts(x_THE: Tensor, group: Group) -> Tensor:
+    """The whole texts of a group, its prefix repeated before each: (B, L, H, E)."""
+    if group.prefix == group.prefix_end:
+        return _own(x_THE, group)
+    prefix_THE = x_THE[group.prefix : group.prefix_end]
+    return torch.cat((prefix_THE.expand(group.texts, *prefix_THE.shape), _own(x_THE, group)), dim=1)
 
 
 def _mix(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor, scale: float, causal: bool) -> Tensor:

@@ -6,6 +6,8 @@ float32 accumulators (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 
 Shapes: T tokens, C columns (all q heads, then all k heads, then all v heads), E width of a head,
 O = n_heads * E, M query rows of a program (token by head), N keys of a block (or tiles of the plan),
 R rows (one a text), S text slots.
+
+Where texts share prefixes, the prefix's keys come first and every query sees them all; then the text's own.
 """
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
 
@@ -82,12 +84,13 @@ def _over_keys(
     return acc_ME, sum_M, max_M
 
 
-@triton.jit(do_not_specialize=["n_tiles"], do_not_specialize_on_alignment=["tile_ptr"])
+@triton.jit(do_not_specialize=["n_tiles"], do_not_specialize_on_alignment=["tile_ptr", "prefix_ptr"])
 def _attend_kernel(
     qkv_ptr: tl.tensor,
     descriptor: tl.tensor,
     out_ptr: tl.tensor,
     tile_ptr: tl.tensor,
+    prefix_ptr: tl.tensor,
     n_tiles: tl.tensor,
     stride: tl.tensor,
     scale_log2: tl.tensor,
@@ -101,6 +104,7 @@ def _attend_kernel(
     SPLIT: tl.constexpr,
     HEADS_FIRST: tl.constexpr,
     DESCRIPTORS: tl.constexpr,
+    PREFIXED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
     blocks: tl.constexpr = N_HEADS // HEADS
@@ -129,6 +133,22 @@ def _attend_kernel(
     k_column = (N_HEADS + block * HEADS * N_KV_HEADS // N_HEADS) * HEAD_DIM
     k_ptr = qkv_ptr + k_column
     v_after_k: tl.constexpr = N_KV_HEADS * HEAD_DIM
+    if PREFIXED:
+        low = tl.load(prefix_ptr + tile * 2)
+        high = tl.load(prefix_ptr + tile * 2 + 1)
+        if SPLIT:
+            whole = low + (high - low) // KEYS * KEYS
+            acc_ME, sum_M, max_M = _over_keys(
+                acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * stride, descriptor, token_M,
+                low, whole, high, stride, k_column, scale_log2,
+                v_after_k, HEAD_DIM, KEYS, False, False, DESCRIPTORS, PRECISION,
+            )  # fmt: skip
+            low = whole
+        acc_ME, sum_M, max_M = _over_keys(
+            acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * stride, descriptor, token_M,
+            low, high, high, stride, k_column, scale_log2,
+            v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
+        )  # fmt: skip
     low = start
     if SPLIT:
         # Keys before `low` are whole blocks that every query of the tile sees.
@@ -149,12 +169,13 @@ def _attend_kernel(
     tl.store(out_ptrs, acc_ME / sum_M[:, None], mask=inside_M1)
 
 
-@triton.jit(do_not_specialize_on_alignment=["cu_ptr"])
+@triton.jit(do_not_specialize_on_alignment=["cu_ptr", "prefix_ptr"])
 def _attend_rows_kernel(
     q_ptr: tl.tensor,
     kv_ptr: tl.tensor,
     out_ptr: tl.tensor,
     cu_ptr: tl.tensor,
+    prefix_ptr: tl.tensor,
     q_stride: tl.tensor,
     kv_stride: tl.tensor,
     k_column: tl.tensor,
@@ -164,6 +185,7 @@ def _attend_rows_kernel(
     HEAD_DIM: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
+    PREFIXED: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
     group: tl.constexpr = N_HEADS // N_KV_HEADS
@@ -179,9 +201,18 @@ def _attend_rows_kernel(
     sum_M = tl.zeros([ROWS], dtype=tl.float32)
     max_M = tl.full([ROWS], float("-inf"), dtype=tl.float32)
     v_after_k: tl.constexpr = N_KV_HEADS * HEAD_DIM
-    k_ptr = kv_ptr + start.to(tl.int64) * kv_stride + k_column + kv_head * HEAD_DIM
+    k_ptr = kv_ptr + k_column + kv_head * HEAD_DIM
+    if PREFIXED:
+        low = tl.load(prefix_ptr + row * 2)
+        high = tl.load(prefix_ptr + row * 2 + 1)
+        acc_ME, sum_M, max_M = _over_keys(
+            acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * kv_stride, kv_ptr, m_M,
+            low, high, high, kv_stride, k_column, scale_log2,
+            v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
+        )  # fmt: skip
     acc_ME, sum_M, max_M = _over_keys(
-        acc_ME, sum_M, max_M, q_ME, k_ptr, kv_ptr, m_M, start, end, end, kv_stride, k_column, scale_log2,
+        acc_ME, sum_M, max_M, q_ME, k_ptr + start.to(tl.int64) * kv_stride, kv_ptr, m_M,
+        start, end, end, kv_stride, k_column, scale_log2,
         v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
     )  # fmt: skip
     # An empty text has no weights: 0 / 1 rather than 0 / 0.
@@ -196,6 +227,7 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
     head_dim = columns // (n_heads + 2 * n_kv_heads)
     shape = plan.shape
     assert plan.tiles_N3 is not None, "the plan is bound to no device"
+    assert causal or not plan.prefix_groups, "a prefix that sees what follows is not the same in every text"
     out_TO = torch.empty((n_tokens, n_heads * head_dim), dtype=qkv_TC.dtype, device=qkv_TC.device)
     if not plan.n_tiles:
         return out_TO
@@ -206,6 +238,7 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
         descriptor,
         out_TO,
         plan.tiles_N3,
+        plan.tiles_N3 if plan.tile_prefixes_N2 is None else plan.tile_prefixes_N2,
         plan.n_tiles,
         qkv_TC.stride(0),
         scale * LOG2_E,
@@ -219,6 +252,7 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
         shape.split,
         shape.heads_first,
         copy_engine,
+        plan.tile_prefixes_N2 is not None,
         _precision(qkv_TC.dtype),
         num_warps=shape.num_warps,
         num_stages=shape.num_stages,
@@ -244,6 +278,7 @@ def attend_rows(
         kv_TC,
         out_RO,
         plan.cu_seqlens_S1,
+        plan.cu_seqlens_S1 if plan.text_prefixes_S2 is None else plan.text_prefixes_S2,
         q_RO.stride(0),
         kv_TC.stride(0),
         kv_TC.shape[1] - 2 * n_kv_heads * head_dim,
@@ -253,6 +288,7 @@ def attend_rows(
         head_dim,
         max(16, 1 << (n_heads // n_kv_heads - 1).bit_length()),
         64 if long else 32,
+        plan.text_prefixes_S2 is not None,
         _precision(q_RO.dtype),
         num_warps=4,
         num_stages=3 if long else 1,

@@ -4,26 +4,31 @@ Made on the host once a batch, with numpy alone, and used by all layers. It know
 it knows nothing of tensors, devices (the owner of the device binds the table, see `attention.bind_plan`)
 or models.
 
-Shapes: S text slots, N tile slots, W words of the table that goes to the device in one copy:
+Shapes: B texts, S text slots, N tile slots, P shared prefixes, G = S + P runs of tokens, K groups of texts, W words
+of the table that goes to the device in one copy:
     table_W = [cu_seqlens (S + 1 words) | zeros up to a multiple of 4 words | tiles (N rows of 3 words)]
 A tile row is (first token of the text, one past its last token, first query token of the tile).
 Spare slots are zero-length texts and rows of zeros, so that one CUDA graph serves every batch of a bucket.
+Where texts share prefixes, these lie behind the last text and have tiles as texts have. The table then goes on with N
+rows of 2 words for the tiles and S for the texts: (first token of the prefix, one past its last), zeros for none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from anydim.types import Prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +51,27 @@ class TileShape:
     descriptors: bool = False
 
 
+class Group(NamedTuple):
+    """Neighbouring texts of `length` own tokens each, behind the tokens prefix..prefix_end (none where equal)."""
+
+    first: int
+    texts: int
+    length: int
+    prefix: int
+    prefix_end: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionPlan:
-    """The layout of one packed batch. Filled by `make_plan`; the last two fields by `attention.bind_plan`.
+    """The layout of one packed batch. Filled by `make_plan`; the last four fields by `attention.bind_plan`.
 
-    groups: runs of neighbours of equal length, in text order: (first token, number of texts, length).
-    max_length: an upper bound of the text length, in tokens. n_texts, n_tiles: slots, spare ones included.
+    groups: the texts, in order. prefix_groups: the shared prefixes behind them; () where there are none.
+    max_length: an upper bound of a text's tokens, its prefix included. n_texts, n_tiles: slots, spare ones included.
+    cu_seqlens_S1: where each text's own tokens start. tile_prefixes_N2, text_prefixes_S2: None without prefixes.
     """
 
-    groups: tuple[tuple[int, int, int], ...]
+    groups: tuple[Group, ...]
+    prefix_groups: tuple[Group, ...]
     max_length: int
     n_texts: int
     n_tiles: int
@@ -62,6 +79,8 @@ class AttentionPlan:
     table_W: Int32
     cu_seqlens_S1: Tensor | None = None
     tiles_N3: Tensor | None = None
+    tile_prefixes_N2: Tensor | None = None
+    text_prefixes_S2: Tensor | None = None
 
     @property
     def tiles_at(self) -> int:
@@ -75,10 +94,14 @@ def head_block(n_heads: int, n_kv_heads: int) -> int:
     return min(group & -group, 8)
 
 
-def typical_length(lengths_S: NDArray[np.integer]) -> int:
-    """Length of the text that a token of the batch is in, on average: what the tiles should suit."""
-    lengths = np.asarray(lengths_S, dtype=np.int64)
-    return int((lengths * lengths).sum() // max(int(lengths.sum()), 1))
+def typical_length(lengths_S: NDArray[np.integer], prefixes: Prefixes | None = None) -> int:
+    """Length of the text that a token of the batch is in, on average: what the tiles should suit.
+
+    lengths_S: each text's own tokens. Its prefix counts as part of the text, since its keys are read too.
+    """
+    own_G, before_G = _runs(np.asarray(lengths_S, dtype=np.int64), prefixes)
+    length_G = own_G + before_G[:, 1] - before_G[:, 0]
+    return int((own_G * length_G).sum() // max(int(own_G.sum()), 1))
 
 
 def tile_shape(length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2) -> TileShape:
@@ -137,62 +160,92 @@ def make_plan(
     n_texts: int | None = None,
     n_tiles: int | None = None,
     max_length: int | None = None,
+    prefixes: Prefixes | None = None,
 ) -> AttentionPlan:
     """Lay out texts of these lengths (tokens, 0 allowed), packed one after another from token 0.
 
     n_texts, n_tiles: slots of the table, at least what the texts need, by default just that.
     max_length: bound to state in place of the longest length (a graph's bound holds for all its batches).
+    prefixes: what the texts share; then `lengths` are what each has of its own.
     Raises AssertionError when slots or bound are too small.
     """
-    lengths_S = np.asarray(lengths, dtype=np.int64)
-    ends_S = np.cumsum(lengths_S)
-    tiles_N3 = _tiles(ends_S - lengths_S, lengths_S, shape.tokens)
-    longest = int(lengths_S.max(initial=0))
-    slots = len(lengths_S) if n_texts is None else n_texts
+    count = len(lengths)
+    lengths_G, before_G2 = _runs(np.asarray(lengths, dtype=np.int64), prefixes)
+    ends_G = np.cumsum(lengths_G)
+    starts_G = ends_G - lengths_G
+    tiles_N3, run_N = _tiles(starts_G, lengths_G, before_G2, shape.tokens)
+    longest = int((lengths_G + before_G2[:, 1] - before_G2[:, 0]).max(initial=0))
+    slots = count if n_texts is None else n_texts
     rows = len(tiles_N3) if n_tiles is None else n_tiles
     bound = longest if max_length is None else max_length
-    assert slots >= len(lengths_S), "too few text slots"
+    assert slots >= count, "too few text slots"
     assert rows >= len(tiles_N3), "too few tile slots"
     assert bound >= longest, "a text is longer than the bound"
+    assert ends_G[-1:].sum() < 2**31, "token positions are 32-bit"
+    table_W = _table(ends_G[:count], tiles_N3, slots, rows)
+    if prefixes is not None:
+        table_W = np.concatenate([table_W, _padded(before_G2[run_N], rows), _padded(before_G2[:count], slots)])
     return AttentionPlan(
-        groups=_groups(lengths_S),
+        groups=_groups(starts_G[:count], lengths_G[:count], before_G2[:count]),
+        prefix_groups=_groups(starts_G[count:], lengths_G[count:], before_G2[count:]),
         max_length=bound,
         n_texts=slots,
         n_tiles=rows,
         shape=shape,
-        table_W=_table(ends_S, tiles_N3, slots, rows),
+        table_W=table_W,
     )
 
 
-def _tiles(starts_S: NDArray[np.int64], lengths_S: NDArray[np.int64], tokens: int) -> NDArray[np.int64]:
-    """Tile rows, the heaviest first: a tile's work grows with the keys before its end."""
-    count_S = -(-lengths_S // tokens)
-    text_N = np.repeat(np.arange(len(lengths_S)), count_S)
-    within_N = np.arange(len(text_N)) - np.repeat(np.cumsum(count_S) - count_S, count_S)
-    start_N, end_N = starts_S[text_N], (starts_S + lengths_S)[text_N]
+def _runs(lengths_S: Int64, prefixes: Prefixes | None) -> tuple[Int64, Int64]:
+    """All runs of tokens, the prefixes behind the texts: their lengths (G,), and the prefix before each (G, 2)."""
+    if prefixes is None:
+        return lengths_S, np.zeros((len(lengths_S), 2), np.int64)
+    lengths_G = np.concatenate([lengths_S, prefixes.lengths_P])
+    ends_P = np.cumsum(lengths_G)[len(lengths_S) :]
+    before_G2 = np.zeros((len(lengths_G), 2), np.int64)
+    has_S = np.flatnonzero(prefixes.prefix_B >= 0)
+    before_G2[has_S] = np.stack([ends_P - prefixes.lengths_P, ends_P], axis=1)[prefixes.prefix_B[has_S]]
+    return lengths_G, before_G2
+
+
+def _tiles(starts_G: Int64, lengths_G: Int64, before_G2: Int64, tokens: int) -> tuple[Int64, Int64]:
+    """Tile rows and the run of each, the heaviest first: a tile's work grows with the keys before its end."""
+    count_G = -(-lengths_G // tokens)
+    run_N = np.repeat(np.arange(len(lengths_G)), count_G)
+    within_N = np.arange(len(run_N)) - np.repeat(np.cumsum(count_G) - count_G, count_G)
+    start_N, end_N = starts_G[run_N], (starts_G + lengths_G)[run_N]
     first_N = start_N + within_N * tokens
-    keys_N = np.minimum(first_N + tokens, end_N) - start_N
+    keys_N = np.minimum(first_N + tokens, end_N) - start_N + (before_G2[:, 1] - before_G2[:, 0])[run_N]
     order_N = np.argsort(-keys_N, kind="stable")
-    return np.stack([start_N, end_N, first_N], axis=1)[order_N]
+    return np.stack([start_N, end_N, first_N], axis=1)[order_N], run_N[order_N]
 
 
-def _groups(lengths_S: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
-    if not len(lengths_S):
+def _groups(starts_G: Int64, lengths_G: Int64, before_G2: Int64) -> tuple[Group, ...]:
+    if not len(lengths_G):
         return ()
-    edges = [0, *(np.flatnonzero(np.diff(lengths_S)) + 1).tolist(), len(lengths_S)]
-    starts = (np.cumsum(lengths_S) - lengths_S).tolist()
-    return tuple((int(starts[a]), b - a, int(lengths_S[a])) for a, b in pairwise(edges))
+    opens_G = np.ones(len(lengths_G), bool)
+    opens_G[1:] = (lengths_G[1:] != lengths_G[:-1]) | (before_G2[1:, 0] != before_G2[:-1, 0])
+    first_K = np.flatnonzero(opens_G)
+    texts_K = np.diff(first_K, append=len(lengths_G))
+    rows_K5 = np.column_stack([starts_G[first_K], texts_K, lengths_G[first_K], before_G2[first_K]])
+    return tuple(map(Group._make, rows_K5.tolist()))
 
 
-def _table(ends_S: NDArray[np.int64], tiles_N3: NDArray[np.int64], slots: int, rows: int) -> Int32:
+def _table(ends_S: Int64, tiles_N3: Int64, slots: int, rows: int) -> Int32:
     total = int(ends_S[-1]) if len(ends_S) else 0
-    assert total < 2**31, "token positions are 32-bit"
     first = _aligned(slots + 1)
     table_W = np.zeros(first + 3 * rows, dtype=np.int32)
     table_W[1 : slots + 1] = total
     table_W[1 : len(ends_S) + 1] = ends_S
     table_W[first : first + tiles_N3.size] = tiles_N3.ravel()
     return table_W
+
+
+def _padded(ranges_N2: Int64, rows: int) -> Int32:
+    """Words of so many rows, zeros behind those given."""
+    words = np.zeros(2 * rows, dtype=np.int32)
+    words[: ranges_N2.size] = ranges_N2.ravel()
+    return words
 
 
 def _aligned(words: int) -> int:

@@ -72,6 +72,11 @@ class Bert(nn.Module):
         """Query heads and key-value heads: the same."""
         return self._heads, self._heads
 
+    @property
+    def takes_prefixes(self) -> bool:
+        """Every token sees the whole text, so that no two texts have a state in common."""
+        return False
+
     def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         sources = {name: stacked(getattr(self, name), [f"embeddings.{tensor}"]) for name, tensor in _EMBEDDINGS.items()}

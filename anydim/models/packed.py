@@ -20,7 +20,7 @@ class Packed:
     Attributes:
         ids_T: int32, token ids.
         positions_T: int32, each token's position in its own text.
-        plan: where the texts lie, bound to the device.
+        plan: where the texts lie and which prefixes they share, bound to the device.
     """
 
     ids_T: Tensor
@@ -34,6 +34,11 @@ class Model(Protocol):
     @property
     def head_counts(self) -> tuple[int, int]:
         """Query heads and key-value heads; they decide how attention is tiled."""
+        ...
+
+    @property
+    def takes_prefixes(self) -> bool:
+        """Whether texts may share prefixes: no token sees what follows it, and attention reads shared ones."""
         ...
 
     def __call__(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:

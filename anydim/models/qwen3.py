@@ -56,6 +56,11 @@ class Qwen3(nn.Module):
         """Query heads and key-value heads."""
         return self._heads, self._kv_heads
 
+    @property
+    def takes_prefixes(self) -> bool:
+        """A token sees only what comes before it, so what begins several texts has the same states in all of them."""
+        return self._ops.takes_prefixes
+
     def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         q_size, kv_size = self._heads * self._head_dim, self._kv_heads * self._head_dim
@@ -81,7 +86,7 @@ class Qwen3(nn.Module):
             Final-norm hidden states, (R, D) or (T, D), in the model's dtype.
         """
         hidden_TD = torch.nn.functional.embedding(batch.ids_T, self.embed_tokens)
-        if self._ops.fused is not None and len(hidden_TD) <= FEW_TOKENS and not self._has_bias:
+        if self._ops.fused is not None and self._is_few(batch):
             return self._forward_few(self._ops.fused, batch, hidden_TD, rows_R)
         residual_TD: Tensor | None = None
         last = len(self._layers) - 1
@@ -96,6 +101,10 @@ class Qwen3(nn.Module):
             gated_TF = self._ops.silu_mul(linear(normed_TD, layer.gate_up_proj))
             hidden_TD = linear(gated_TF, layer.down_proj)
         return self._add_norm(hidden_TD, residual_TD, self.norm)[0]
+
+    def _is_few(self, batch: Packed) -> bool:
+        """Whether the fused steps take this batch: they know no shared prefixes and no biases."""
+        return len(batch.ids_T) <= FEW_TOKENS and not batch.plan.prefix_groups and not self._has_bias
 
     def _forward_few(self, steps: FusedSteps, batch: Packed, stream_TD: Tensor, rows_R: Tensor | None) -> Tensor:
         """The layers of few tokens. Every token goes to the end: the weights, not the rows, are what costs."""

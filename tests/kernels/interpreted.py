@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -26,6 +27,7 @@ from anydim.kernels import (
     tile_shape,
     triton_ops,
 )
+from anydim.types import Prefixes
 
 PLAIN, TRITON = plain_ops(), triton_ops()
 LENGTHS = [37, 21, 21, 16, 3, 1, 1]
@@ -160,6 +162,56 @@ def test_attend_rows(heads: int, kv_heads: int, head_dim: int, lengths: list[int
     for block_TC in (qkv_TC, qkv_TC[:, heads * head_dim :]):
         found_RO = TRITON.attend_rows(q_RO, block_TC, plan, heads, kv_heads, 0.2)
         torch.testing.assert_close(found_RO, PLAIN.attend_rows(q_RO, qkv_TC, plan, heads, kv_heads, 0.2), **EXACT)
+
+
+OWN_LENGTHS = [18, 5, 5, 1, 3, 1]
+PREFIX_LENGTHS, PREFIX_OF = [37, 16, 1], [0, 1, -1, 0, 2, 1]  # around blocks of 16 and 32 keys
+ALL_TOKENS = sum(OWN_LENGTHS) + sum(PREFIX_LENGTHS)
+
+
+def prefixed_plan(shape: TileShape, spare: int = 2) -> AttentionPlan:
+    prefixes = Prefixes(np.array(PREFIX_LENGTHS, np.int32), np.array(PREFIX_OF, np.int32))
+    slots = len(OWN_LENGTHS) + spare
+    tiles = tile_bound(ALL_TOKENS, slots + len(PREFIX_LENGTHS), shape)
+    return place_plan(make_plan(OWN_LENGTHS, shape, n_texts=slots, n_tiles=tiles, prefixes=prefixes), "cpu")
+
+
+@needs_loops
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), GEOMETRIES)
+@pytest.mark.parametrize("longest", [16, 512])
+def test_attend_with_prefixes(heads: int, kv_heads: int, head_dim: int, longest: int, rng: torch.Generator) -> None:
+    qkv_TC = block(rng, ALL_TOKENS, (heads + 2 * kv_heads) * head_dim)
+    plan = prefixed_plan(replace(tile_shape(longest, heads, kv_heads), descriptors=False))
+    found_TO = TRITON.attend(qkv_TC, plan, heads, kv_heads, 0.2, True)[:ALL_TOKENS]
+    wanted_TO = PLAIN.attend(qkv_TC, plan, heads, kv_heads, 0.2, True)[:ALL_TOKENS]
+    torch.testing.assert_close(found_TO, wanted_TO, **EXACT)
+
+
+@needs_loops
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("heads_first", [True, False])
+@pytest.mark.parametrize(("tokens", "keys"), [(4, 16), (8, 32), (32, 64)])
+@pytest.mark.parametrize("descriptors", [True, False])
+def test_attend_with_prefixes_and_every_way_through_the_keys(
+    split: bool, heads_first: bool, tokens: int, keys: int, descriptors: bool, rng: torch.Generator
+) -> None:
+    shape = replace(tile_shape(64, 4, 1), tokens=tokens, block_keys=keys, split=split, heads_first=heads_first)
+    plan = prefixed_plan(replace(shape, descriptors=descriptors))
+    qkv_TC = torch.randn(ALL_TOKENS, 6 * 32, generator=rng)
+    found_TO = TRITON.attend(qkv_TC, plan, 4, 1, 0.2, True)
+    torch.testing.assert_close(found_TO, PLAIN.attend(qkv_TC, plan, 4, 1, 0.2, True), **EXACT)
+
+
+@needs_loops
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [*GEOMETRIES, (20, 1, 32)])
+def test_attend_rows_with_prefixes(heads: int, kv_heads: int, head_dim: int, rng: torch.Generator) -> None:
+    qkv_TC = block(rng, ALL_TOKENS, (heads + 2 * kv_heads) * head_dim)
+    q_RO = torch.randn(len(OWN_LENGTHS), heads * head_dim, generator=rng)
+    plan = prefixed_plan(tile_shape(64, heads, kv_heads))
+    wanted_RO = PLAIN.attend_rows(q_RO, qkv_TC, plan, heads, kv_heads, 0.2)
+    for block_TC in (qkv_TC, qkv_TC[:, heads * head_dim :]):
+        found_RO = TRITON.attend_rows(q_RO, block_TC, plan, heads, kv_heads, 0.2)
+        torch.testing.assert_close(found_RO, wanted_RO, **EXACT)
 
 
 @needs_loops

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anydim.kernels import TileShape, bind_plan, make_plan, place_plan, tile_bound, tile_shape
+from anydim.kernels import TileShape, bind_plan, make_plan, place_plan, tile_bound, tile_shape, typical_length
+from anydim.types import Prefixes
 
 LENGTHS = st.lists(st.integers(0, 70), max_size=12)
 TOKENS = st.sampled_from([1, 4, 16, 64])
@@ -57,12 +58,54 @@ def test_tile_bound_suffices_for_a_bucket(lengths: list[int], tokens: int, spare
 @given(LENGTHS)
 def test_groups_are_runs_of_equal_neighbours(lengths: list[int]) -> None:
     groups = make_plan(lengths, shape_of(16)).groups
-    assert [length for _, count, length in groups for _ in range(count)] == lengths
-    assert all(a[2] != b[2] for a, b in pairwise(groups))
+    assert [group.length for group in groups for _ in range(group.texts)] == lengths
+    assert all(a.length != b.length for a, b in pairwise(groups))
     token = 0
-    for first, count, length in groups:
-        assert first == token
-        token += count * length
+    for group in groups:
+        assert group.first == token
+        assert group.prefix == group.prefix_end
+        token += group.texts * group.length
+
+
+@given(st.data(), TOKENS, st.integers(0, 3))
+def test_every_tile_and_text_knows_its_prefix(data: st.DataObject, tokens: int, spare: int) -> None:
+    prefix_lengths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    prefix_of = data.draw(st.lists(st.integers(-1, len(prefix_lengths) - 1), min_size=1, max_size=10))
+    lengths = data.draw(st.lists(st.integers(1, 40), min_size=len(prefix_of), max_size=len(prefix_of)))
+    prefixes = Prefixes(np.array(prefix_lengths, np.int32), np.array(prefix_of, np.int32))
+    slots, shape = len(lengths) + spare, shape_of(tokens)
+    total = sum(lengths) + sum(prefix_lengths)
+    tiles = tile_bound(total, slots + len(prefix_lengths), shape)
+    plan = place_plan(make_plan(lengths, shape, n_texts=slots, n_tiles=tiles, prefixes=prefixes), "cpu")
+    ends = np.cumsum([*lengths, *prefix_lengths]).tolist()
+    ranges = [(end - n, end) for end, n in zip(ends[len(lengths) :], prefix_lengths, strict=True)]
+    wanted = [ranges[prefix] if prefix >= 0 else (0, 0) for prefix in prefix_of]
+    assert plan.text_prefixes_S2.tolist() == [*map(list, wanted), *[[0, 0]] * spare]  # type: ignore[union-attr]
+    assert plan.cu_seqlens_S1.tolist() == [0, *ends[: len(lengths)], *[sum(lengths)] * spare]  # type: ignore[union-attr]
+    covered, keys = [], []
+    rows = zip(plan.tiles_N3.tolist(), plan.tile_prefixes_N2.tolist(), strict=True)  # type: ignore[union-attr]
+    for (start, end, first), before in rows:
+        if start < end:
+            run = ends.index(end)
+            assert tuple(before) == (wanted[run] if run < len(lengths) else (0, 0))
+            covered += range(first, min(first + tokens, end))
+        else:
+            assert not any(before)
+        keys.append(min(first + tokens, end) - start + before[1] - before[0])
+    assert sorted(covered) == list(range(total))
+    assert keys == sorted(keys, reverse=True)
+    assert plan.max_length == max(
+        n + b - a for n, (a, b) in zip([*lengths, *prefix_lengths], [*wanted, *[(0, 0)] * 4], strict=False)
+    )
+    texts = [(group.length, group.prefix, group.prefix_end) for group in plan.groups for _ in range(group.texts)]
+    assert texts == [(n, *before) for n, before in zip(lengths, wanted, strict=True)]
+
+
+def test_the_typical_length_counts_prefixes() -> None:
+    """A token of a text has its prefix's keys to read too."""
+    prefixes = Prefixes(np.array([100], np.int32), np.array([0, 0, -1], np.int32))
+    assert typical_length(np.array([20, 20, 60])) == (20 * 20 * 2 + 60 * 60) // 100
+    assert typical_length(np.array([20, 20, 60]), prefixes) == (20 * 120 * 2 + 60 * 60 + 100 * 100) // 200
 
 
 def test_a_bound_table_serves_the_next_batch_after_one_copy() -> None:

@@ -34,6 +34,8 @@ def test_kernels_work_where_triton_is_absent() -> None:
         "assert kernels.select_ops(torch.device('cpu'), torch.float32) == kernels.plain_ops()\n"
         "flash = kernels.select_ops(torch.device('cuda'), torch.bfloat16)\n"
         "assert flash.attend.__module__ == 'anydim.kernels.attention_flash'\n"
+        "assert not flash.takes_prefixes\n"
+        "assert kernels.plain_ops().takes_prefixes\n"
         "assert kernels.select_ops(torch.device('cuda'), torch.float32) == kernels.plain_ops()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers.models.qwen3 import Qwen3Config, modeling_qwen3
 
 from anydim.kernels import AttentionPlan, make_plan, plain_ops, rope_tables, tile_shape
+from anydim.types import Prefixes
 
 OPS = plain_ops()
 LENGTHS = [40, 17, 17, 17, 5, 1, 1]
@@ -132,6 +134,34 @@ def test_attend_rows_is_attention_at_the_last_tokens(
     for block_TC in (qkv_TC, qkv_TC[:, heads * head_dim :]):
         found_RO = OPS.attend_rows(q_RO, block_TC, plan_of(LENGTHS), heads, kv_heads, 0.2)
         torch.testing.assert_close(found_RO, wanted_RO, atol=2e-6, rtol=1e-6)
+
+
+PREFIX_LENGTHS, PREFIX_OF = [30, 16, 1], [0, 1, 1, 0, -1, 2, 0]
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), GEOMETRIES)
+def test_a_shared_prefix_is_attended_by_each_of_its_texts(
+    heads: int, kv_heads: int, head_dim: int, rng: torch.Generator
+) -> None:
+    shared = Prefixes(np.array(PREFIX_LENGTHS, np.int32), np.array(PREFIX_OF, np.int32))
+    plan = make_plan(LENGTHS, tile_shape(64, 1, 1), prefixes=shared)
+    tokens = sum(LENGTHS)
+    qkv_TC = torch.randn(tokens + sum(PREFIX_LENGTHS), (heads + 2 * kv_heads) * head_dim, generator=rng)
+    owns = torch.arange(tokens).split(LENGTHS)
+    befores = torch.arange(tokens, len(qkv_TC)).split(PREFIX_LENGTHS)
+    rows = [torch.cat((befores[of], own)) if of >= 0 else own for of, own in zip(PREFIX_OF, owns, strict=True)]
+    rows_T = torch.cat([*rows, befores[2]])
+    lengths = [*map(len, rows), len(befores[2])]
+    wanted_TO = torch.empty(len(qkv_TC), heads * head_dim)
+    wanted_TO[rows_T] = reference_attention(qkv_TC[rows_T], lengths, heads, kv_heads, True)
+    found_TO = OPS.attend(qkv_TC, plan, heads, kv_heads, 0.2, True)
+    torch.testing.assert_close(found_TO, wanted_TO, atol=5e-6, rtol=1e-6)
+    last_R = torch.tensor(LENGTHS).cumsum(0) - 1
+    q_RO = qkv_TC[last_R, : heads * head_dim]
+    for block_TC in (qkv_TC, qkv_TC[:, heads * head_dim :]):
+        found_RO = OPS.attend_rows(q_RO, block_TC, plan, heads, kv_heads, 0.2)
+        torch.testing.assert_close(found_RO, wanted_TO[last_R], atol=5e-6, rtol=1e-6)
 
 
 def test_attend_reads_a_slice_of_a_wider_buffer(rng: torch.Generator) -> None:
