@@ -43,7 +43,7 @@ def load_engine(
         loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
         rotation_DD = load_rotation(model.projection, card.width, device)
     weights_done = time.perf_counter()
-    runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD)
+    runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD, engine.prune_last_layer)
     budget = batch_tokens(engine, device)
     runner.warm_up(budget, model.max_input_tokens or card.max_tokens, engine.cuda_graphs)
     started = Started(
@@ -52,4 +52,4 @@ def load_engine(
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
     )
-    return Engine(runner, budget, engine.max_queue_tokens), started
+    return Engine(runner, budget, engine.max_queue_tokens, engine.batches_in_flight), started

@@ -64,6 +64,7 @@ class Runner:
         device: torch.device,
         dtype: torch.dtype,
         rotation_DD: Tensor | None = None,
+        prune: bool = True,
     ) -> None:
         """Hold a loaded model.
 
@@ -74,6 +75,7 @@ class Runner:
             device: where its parameters lie.
             dtype: their precision.
             rotation_DD: the fitted rotation, float32 (D, D), or None.
+            prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
         """
         self.device = device
         self._model = model
@@ -81,6 +83,7 @@ class Runner:
         self._width = width
         self._itemsize = dtype.itemsize
         self._rotation_DD = rotation_DD
+        self._prune = prune
         self._graphs: GraphPool | None = None
 
     @torch.inference_mode()
@@ -142,7 +145,10 @@ class Runner:
         """Model and heads: float32 (B, W), and whether each row is finite."""
         cu_seqlens_C = staged.packed.plan.cu_seqlens_S1
         assert cu_seqlens_C is not None, "a staged plan is bound"
-        hidden_RD = self._model(staged.packed, rows_needed(self._pooling, cu_seqlens_C))
+        rows_R = rows_needed(self._pooling, cu_seqlens_C)
+        hidden_RD = self._model(staged.packed, rows_R if self._prune else None)
+        if rows_R is not None and not self._prune:
+            hidden_RD = hidden_RD[rows_R]
         pooled_BD = pool(hidden_RD, self._pooling, cu_seqlens_C)
         if self._rotation_DD is not None:
             pooled_BD = rotate(pooled_BD, self._rotation_DD)
