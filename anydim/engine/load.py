@@ -17,6 +17,7 @@ from anydim.engine.runner import Runner
 from anydim.engine.wire import Started
 from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype
 from anydim.models.card import ModelCard
+from anydim.models.packed import Model
 from anydim.progress import progress_bar
 
 
@@ -26,9 +27,9 @@ def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
 
 
 def load_engine(
-    card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool
+    card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool, loaded: Model | None = None
 ) -> tuple[Engine, Started]:
-    """Load a model, warm it up, and start its engine in this process.
+    """Load a model, warm it up, and start its engine in this process; ``loaded`` is one that is loaded already.
 
     Raises:
         ConfigError: the settings do not fit the machine or the model.
@@ -40,7 +41,8 @@ def load_engine(
     dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     began = time.perf_counter()
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
-        loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
+        if loaded is None:
+            loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
         rotation_DD = load_rotation(model.projection, card.width, device)
     weights_done = time.perf_counter()
     runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD, engine.prune_last_layer)
