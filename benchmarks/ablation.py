@@ -180,10 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="*", default=[*_CASES, *([_PREFIX_CASE] if shares else [])])
     parts = [*sorted(OP_NAMES), "kernels", *_SWITCHES]
     parser.add_argument("--parts", nargs="*", choices=parts, help="what to turn off; everything there is by default")
-    parser.add_argument("--tokens", type=int, help="most tokens of a pass, about; 131072, or 65536 with --quick")
-    parser.add_argument("--quick", action="store_true", help="fewer tokens and passes: a third of the time, more noise")
+    parser.add_argument("--tokens", type=int, help="most tokens of a pass, about; 98304, or 65536 with --quick")
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and passes: less time, more noise")
     options = parser.parse_args(arguments)
-    options.tokens = options.tokens or (65536 if options.quick else 131072)
+    options.tokens = options.tokens or (65536 if options.quick else 98304)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(options, shapes.write(options.shape, Path(folder)))
     print("\n" + report.table(side_by_side(rows)))
