@@ -107,6 +107,12 @@ class EngineSettings:
     plain_ops: tuple[str, ...] = _setting(
         (), "Use the plain torch twin of a kernel; repeatable; for comparisons.", metavar="KERNEL"
     )
+    prune_last_layer: bool = _setting(
+        True, "Compute only the rows that pooling reads in the last layer; turned off for comparisons."
+    )
+    batches_in_flight: int = _setting(
+        2, "Batches on the device at once; 1 sends a batch when the last is answered, for comparisons.", "N", most=2
+    )
     mem_fraction_static: float = _setting(
         0.85, "Share of the GPU's memory for weights and workspace.", metavar="F", later=(0.85,), least=0.01, most=1
     )

@@ -1,192 +1,132 @@
-"""How fast is the engine itself? Token ids in, vectors in host memory out, random weights, against transformers.
+"""How fast is the engine itself, and how near to what the card can do? Token ids in, vectors in host memory out.
 
-Run: python -m benchmarks.offline --shape 4b [--cases 2048x32 mixed ...] [--rival] [--plain attend ...] [--out FILE]
+Run: python -m benchmarks.offline --shape 4b [--quantization fp8] [--cases 2048x32 mixed ...] [--plain attend ...]
+     [--rival [transformers sentence-transformers]] [--out benchmarks/results]
 
-Cases: N x L token batches, `mixed` (1024 lengths drawn log-normally, cut to 8..4096), `1x32768`, and single texts of
-32 and 512 tokens (p50 and p99 of 200). Each pass draws fresh random ids; throughput is the median of 3 passes.
-The rival runs transformers' own forward on the same shape in padded batches of equal length. It knows engines, no HTTP.
+Random weights. Cases: benchmarks/cases.py. Each pass draws fresh random ids; throughput is the median of 3 passes, one
+text's latency p50 and p99 of 200. Behind our own cases, on the warm card, the limits of the card are measured
+(benchmarks/limits.py), and every figure gets its share of them (benchmarks/roofline.py). The rivals follow on the freed
+card (benchmarks/rivals.py). Figures that others reached in earlier runs are printed as such (benchmarks/published.py).
+It knows engines, no HTTP.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import random
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import torch
 
-from anydim.config import EngineSettings, ModelSettings
-from anydim.engine.engine import Engine
-from anydim.engine.load import load_engine
-from anydim.models.card import read_card
-from anydim.types import Item
-from benchmarks import report, shapes
-
-BATCHES: Final = ("2048x32", "1024x128", "512x512", "64x4096", "mixed", "1x32768")
-SINGLES: Final = ("single32", "single512")
-_PASSES: Final = 3
-_SINGLE_RUNS: Final = 200
-_RIVAL_TOKENS: Final = 16384
+from anydim.engine.load import batch_tokens, load_engine
+from anydim.models.build import resolve_device
+from anydim.models.card import ModelCard, read_card
+from benchmarks import cases, limits, ours, published, report, rivals, shapes
+from benchmarks.cases import case_of
+from benchmarks.roofline import Limits, with_share
 
 
-def lengths_of(case: str) -> list[int]:
-    """Token counts of the texts of a case."""
-    if case == "mixed":
-        draw = random.Random(7)
-        return [min(max(int(draw.lognormvariate(5, 1)), 8), 4096) for _ in range(1024)]
-    count, length = case.split("x")
-    return [int(length)] * int(count)
-
-
-def fresh_items(lengths: Sequence[int], vocabulary: int, dims: Sequence[int]) -> list[Item]:
-    """Random ids, never the same twice; dimensions in turn."""
-    draw = np.random.default_rng()
-    return [
-        Item(draw.integers(0, vocabulary, length, dtype=np.int32), dims[place % len(dims)])
-        for place, length in enumerate(lengths)
-    ]
-
-
-def throughput(
-    run: Callable[[list[Item]], None], lengths: Sequence[int], vocabulary: int, dims: Sequence[int]
-) -> float:
-    """Tokens a second, the median of passes over fresh ids, after one pass that is not counted."""
-    seconds = []
-    for _ in range(_PASSES + 1):
-        items = fresh_items(lengths, vocabulary, dims)
-        began = time.perf_counter()
-        run(items)
-        seconds.append(time.perf_counter() - began)
-    return sum(lengths) / statistics.median(seconds[1:])
-
-
-def latency(run: Callable[[list[Item]], None], length: int, vocabulary: int, dim: int) -> tuple[float, float]:
-    """p50 and p99 in milliseconds of one text at a time."""
-    milliseconds = []
-    for _ in range(_SINGLE_RUNS + 10):
-        items = fresh_items([length], vocabulary, [dim])
-        began = time.perf_counter()
-        run(items)
-        milliseconds.append(1e3 * (time.perf_counter() - began))
-    ordered = sorted(milliseconds[10:])
-    return ordered[len(ordered) // 2], ordered[int(0.99 * len(ordered))]
-
-
-def measure(
-    run: Callable[[list[Item]], None], cases: Sequence[str], name: str, width: int, vocabulary: int
+def measure_cases(
+    run: cases.Run, names: Sequence[str], engine: str, card: ModelCard, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """One row a case."""
-    rows: list[dict[str, Any]] = []
-    for case in cases:
-        row: dict[str, Any] = {"engine": name, "case": case}
-        if case in SINGLES:
-            row["p50_ms"], row["p99_ms"] = latency(run, int(case.removeprefix("single")), vocabulary, width)
-        else:
-            dims = [32, 64, 1024, width] if case == "mixed" else [width]
-            row["tokens_per_s"] = throughput(run, lengths_of(case), vocabulary, dims)
-        print(row, flush=True)
-        rows.append(row)
+    """One row a case; on a GPU with the most memory that was taken meanwhile."""
+    rows = []
+    for name in names:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        figures = cases.measured(run, case_of(name), card.vocab_size, card.width, options.passes, options.single_runs)
+        if torch.cuda.is_available():
+            figures["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            figures["reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        rows.append({"engine": engine, "case": name, **figures})
+        print(rows[-1], flush=True)
     return rows
 
 
-def ours(engine: Engine) -> Callable[[list[Item]], None]:
-    """Through the engine's own queue, as every request goes."""
-
-    def run(items: list[Item]) -> None:
-        outputs = engine.submit(items).result()
-        assert all(output.error is None for output in outputs), "a failed text is no result"
-
-    return run
-
-
-def transformers_rival(folder: Path, device: torch.device, dtype: torch.dtype) -> Callable[[list[Item]], None]:
-    """transformers' forward, last token pooled, batches of neighbours in length up to 16384 tokens."""
-    from transformers import AutoConfig, AutoModel
-
-    torch.set_default_dtype(dtype)
-    with torch.device(device):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa").eval()  # type: ignore[no-untyped-call]
-    torch.set_default_dtype(torch.float32)
-
-    @torch.inference_mode()
-    def run(items: list[Item]) -> None:
-        ordered = sorted(items, key=lambda item: len(item.ids))
-        vectors = []
-        while ordered:
-            count = max(1, min(len(ordered), _RIVAL_TOKENS // len(ordered[-1].ids)))
-            part, ordered = ordered[-count:], ordered[:-count]
-            longest = len(part[-1].ids)
-            ids = torch.zeros(count, longest, dtype=torch.long)
-            mask = torch.zeros(count, longest, dtype=torch.long)
-            for place, item in enumerate(part):  # left padding, as the model's card says
-                ids[place, longest - len(item.ids) :] = torch.from_numpy(item.ids)
-                mask[place, longest - len(item.ids) :] = 1
-            needed = None if bool(mask.all()) else mask.to(device)
-            hidden = model(input_ids=ids.to(device), attention_mask=needed, use_cache=False).last_hidden_state
-            vectors.append(torch.nn.functional.normalize(hidden[:, -1].float()))
-        [part.cpu() for part in vectors]
-
-    return run
-
-
-def main() -> None:
-    """Parse the command line, measure, publish."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=shapes.NAMES, default="4b")
-    parser.add_argument("--cases", nargs="*", default=[*BATCHES, *SINGLES])
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--max-batch-tokens", type=int)
-    parser.add_argument("--plain", nargs="*", default=[], help="kernels to replace by their torch twin")
-    parser.add_argument("--no-graphs", action="store_true")
-    parser.add_argument("--rival", action="store_true", help="measure transformers too")
-    parser.add_argument("--rival-cases", nargs="*")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        publish(options, shapes.write(options.shape, Path(folder)))
-
-
-def publish(options: argparse.Namespace, folder: Path) -> None:
-    """Measure ours, then the rival on the freed device."""
-    card = read_card(folder)
-    settings = EngineSettings(
-        device=options.device,
-        max_batch_tokens=options.max_batch_tokens,
-        max_queue_tokens=1 << 40,
-        plain_ops=tuple(options.plain),
-        cuda_graphs=not options.no_graphs,
-    )
-    model = ModelSettings(model=str(folder), load_format="dummy", dtype=options.dtype)
-    engine, started = load_engine(card, model, settings, show_progress=True)
-    rows: list[dict[str, Any]] = [
-        {"engine": "anydim", "case": "start", "weights_s": started.weights_seconds, "warmup_s": started.warmup_seconds}
-    ]
+def measure_ours(card: ModelCard, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Start, every case, and the most memory that batches of the usual size took."""
+    changes = {"plain_ops": options.plain, "cuda_graphs": not options.no_graphs}
+    settings = ours.settings_of(options, folder, **changes)
+    engine, started = load_engine(card, settings.model, settings.engine, show_progress=True)
+    start = {"case": "start", "weights_s": started.weights_seconds, "warmup_s": started.warmup_seconds}
+    rows: list[dict[str, Any]] = [{"engine": "anydim", **start}]
+    budget = batch_tokens(settings.engine, resolve_device(options.device))
     print(rows, flush=True)
     gc.collect()
     gc.freeze()  # as the server's engine process does
     with engine:
-        rows += measure(ours(engine), options.cases, "anydim", card.width, card.vocab_size)
-    if torch.cuda.is_available():
-        rows.append({"engine": "anydim", "case": "memory", "peak_gib": torch.cuda.max_memory_allocated() / 2**30})
-    if options.rival:
-        del engine
-        gc.collect()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        run = transformers_rival(folder, device, getattr(torch, options.dtype))
-        cases = options.rival_cases or [case for case in options.cases if case != "1x32768"]
-        rows += measure(run, cases, "transformers", card.width, card.vocab_size)
+        rows += measure_cases(ours.through(engine), options.cases, "anydim", card, options)
+    gc.unfreeze()
+    usual = [row for row in rows if "peak_gib" in row and max(case_of(row["case"]).lengths) <= budget]
+    if usual:
+        most = {key: max(row[key] for row in usual) for key in ("peak_gib", "reserved_gib")}
+        rows.append({"engine": "anydim", "case": "memory", **most, "batch_tokens": budget})
+    return rows
+
+
+def measure_rivals(card: ModelCard, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rivals that are asked for and installed, one after another."""
+    rows = []
+    names = options.rival_cases or [name for name in options.cases if name != "1x32768"]
+    for name in options.rival or ():
+        run = rivals.rival(name, folder, resolve_device(options.device), getattr(torch, options.dtype))
+        if run is not None:
+            rows += measure_cases(run, names, name, card, options)
+        del run
+        ours.free()
+    return rows
+
+
+def shared_out(rows: Sequence[dict[str, Any]], found: Limits, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows with their shares of the limit; a rival's products are in the weights' own precision."""
+    shape = shapes.SHAPES[options.shape]
+    shares = []
     for row in rows:
-        if "tokens_per_s" in row:
-            row["tflops_linear"] = row["tokens_per_s"] * shapes.flops_per_token(options.shape) / 1e12
-    report.publish(f"offline-{options.shape}-{options.dtype}", rows, options.out)
+        if "tokens_per_s" in row or "p50_ms" in row:
+            linear = ours.precision_of(options) if row["engine"] == "anydim" else options.dtype
+            row = with_share(row, case_of(row["case"]), shape, found, linear, options.dtype)
+        shares.append(row)
+    return shares
+
+
+def publish(options: argparse.Namespace, folder: Path) -> None:
+    """Measure ours, the card, then the rivals on the freed device."""
+    card = read_card(folder)
+    rows = measure_ours(card, folder, options)
+    ours.free()
+    bounds: list[dict[str, Any]] = []
+    found = None
+    if not options.no_limits:
+        shape, device = shapes.SHAPES[options.shape], resolve_device(options.device)
+        found, bounds = limits.measure(shape, device, options.dtype, options.quantization)
+    rows += measure_rivals(card, folder, options)
+    if found is not None:
+        rows = shared_out(rows, found, options)
+    rows += [*bounds, *published.reference_rows(options.shape)]
+    report.publish(f"offline-{options.shape}-{ours.precision_of(options)}", rows, options.out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure, publish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ours.add_flags(parser)
+    parser.add_argument("--cases", nargs="*", default=[*cases.BATCHES, *cases.SINGLES])
+    parser.add_argument("--passes", type=int, default=3, help="whose median is a batch's figure")
+    parser.add_argument("--single-runs", type=int, default=200)
+    parser.add_argument("--plain", nargs="*", default=[], help="kernels to replace by their torch twin")
+    parser.add_argument("--no-graphs", action="store_true")
+    parser.add_argument("--no-limits", action="store_true", help="do not measure the card's own limits")
+    parser.add_argument("--rival", nargs="*", choices=rivals.NAMES, help="rivals to measure too; transformers alone")
+    parser.add_argument("--rival-cases", nargs="*")
+    options = parser.parse_args(arguments)
+    options.rival = ["transformers"] if options.rival == [] else options.rival
+    for name in options.cases:
+        case_of(name)  # a misspelt case must not be found after minutes of measuring
+    with tempfile.TemporaryDirectory() as folder:
+        publish(options, shapes.write(options.shape, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -39,16 +39,17 @@ class EngineStatus:
 class Engine:
     """One thread runs the loop; any thread may submit."""
 
-    def __init__(self, runner: Runs, batch_tokens: int, queue_tokens: int) -> None:
+    def __init__(self, runner: Runs, batch_tokens: int, queue_tokens: int, in_flight: int = 2) -> None:
         """Start the loop.
 
         Args:
             runner: a warmed-up runner.
             batch_tokens: most tokens in one forward.
             queue_tokens: most tokens that wait.
+            in_flight: batches on the device at once, 1 or 2.
         """
         self._queue = Queue(queue_tokens)
-        self._loop = Loop(runner, self._queue, batch_tokens)
+        self._loop = Loop(runner, self._queue, batch_tokens, in_flight)
         # The thread does not hold the engine, so that a forgotten one ends with its last reference.
         self._thread = threading.Thread(target=self._loop.run, name="anydim-engine", daemon=True)
         self._thread.start()

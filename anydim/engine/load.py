@@ -17,6 +17,7 @@ from anydim.engine.runner import Runner
 from anydim.engine.wire import Started
 from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype
 from anydim.models.card import ModelCard
+from anydim.models.packed import Model
 from anydim.progress import progress_bar
 
 
@@ -26,9 +27,9 @@ def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
 
 
 def load_engine(
-    card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool
+    card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool, loaded: Model | None = None
 ) -> tuple[Engine, Started]:
-    """Load a model, warm it up, and start its engine in this process.
+    """Load a model, warm it up, and start its engine in this process; ``loaded`` is one that is loaded already.
 
     Raises:
         ConfigError: the settings do not fit the machine or the model.
@@ -40,10 +41,20 @@ def load_engine(
     dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     began = time.perf_counter()
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
-        loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
+        if loaded is None:
+            loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
         rotation_DD = load_rotation(model.projection, card.width, device)
     weights_done = time.perf_counter()
-    runner = Runner(loaded, card.pooling, card.width, device, dtype, rotation_DD, engine.share_prefixes)
+    runner = Runner(
+        loaded,
+        card.pooling,
+        card.width,
+        device,
+        dtype,
+        rotation_DD,
+        share_prefixes=engine.share_prefixes,
+        prune=engine.prune_last_layer,
+    )
     budget = batch_tokens(engine, device)
     runner.warm_up(budget, model.max_input_tokens or card.max_tokens, engine.cuda_graphs)
     started = Started(
@@ -52,4 +63,4 @@ def load_engine(
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
     )
-    return Engine(runner, budget, engine.max_queue_tokens), started
+    return Engine(runner, budget, engine.max_queue_tokens, engine.batches_in_flight), started

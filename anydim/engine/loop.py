@@ -50,11 +50,12 @@ class _Running:
 class Loop:
     """The loop's state; ``run`` is the body of the engine's thread."""
 
-    def __init__(self, runner: Runs, queue: Queue, budget: int) -> None:
-        """Prepare a loop over ``queue`` with batches of at most ``budget`` tokens."""
+    def __init__(self, runner: Runs, queue: Queue, budget: int, in_flight: int = 2) -> None:
+        """Prepare a loop over ``queue`` with batches of at most ``budget`` tokens, one or two on the device at once."""
         self._runner = runner
         self._queue = queue
         self._budget = budget
+        self._in_flight = in_flight
         self._ahead: _Running | None = None
         self._in_hand: list[Entry] = []
         self._busy_since: float | None = None
@@ -88,6 +89,9 @@ class Loop:
         self._ahead = self._start(entries) if entries else None
         if before is not None:
             self._answer(before)
+        if self._in_flight == 1 and self._ahead is not None:
+            self._answer(self._ahead)
+            self._ahead = None
         self._busy_since = None if self._ahead is None else time.monotonic()
         return True
 

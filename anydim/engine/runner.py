@@ -75,6 +75,7 @@ class Runner:
         dtype: torch.dtype,
         rotation_DD: Tensor | None = None,
         share_prefixes: bool = False,
+        prune: bool = True,
     ) -> None:
         """Hold a loaded model.
 
@@ -86,6 +87,7 @@ class Runner:
             dtype: their precision.
             rotation_DD: the fitted rotation, float32 (D, D), or None.
             share_prefixes: compute what several texts of a batch begin with once, where model and pooling allow it.
+            prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
         """
         self.device = device
         self._model = model
@@ -94,6 +96,7 @@ class Runner:
         self._itemsize = dtype.itemsize
         self._rotation_DD = rotation_DD
         self._finish = select_finish(device)
+        self._prune = prune
         self._graphs: GraphPool | None = None
         self._shares = share_prefixes and model.takes_prefixes and pooling is Pooling.LAST
         # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
@@ -179,7 +182,10 @@ class Runner:
         """Model and heads: float32 (B, E), each row's vector and behind it whether it is finite."""
         cu_seqlens_C = staged.packed.plan.cu_seqlens_S1
         assert cu_seqlens_C is not None, "a staged plan is bound"
-        hidden_RD = self._model(staged.packed, rows_needed(self._pooling, cu_seqlens_C))
+        rows_R = rows_needed(self._pooling, cu_seqlens_C)
+        hidden_RD = self._model(staged.packed, rows_R if self._prune else None)
+        if rows_R is not None and not self._prune:
+            hidden_RD = hidden_RD[rows_R]
         pooled_BD = pool(hidden_RD, self._pooling, cu_seqlens_C)
         if self._rotation_DD is not None:
             pooled_BD = rotate(pooled_BD, self._rotation_DD)

@@ -76,10 +76,41 @@ def test_submissions_that_wait_together_share_one_batch() -> None:
     assert max(runner.sizes) > 20
 
 
+class OverlapRunner(RecordingRunner):
+    """Notes how many batches were sent and not yet answered, at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flying = self.most = 0
+
+    def start(self, batch: Batch) -> Batch:
+        flight = super().start(batch)
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        return flight
+
+    def finish(self, flight: Batch) -> list[Output]:
+        self.flying -= 1
+        return super().finish(flight)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_as_many_batches_are_in_flight_as_asked(in_flight: int) -> None:
+    runner = OverlapRunner()
+    runner.gate.clear()
+    with Engine(runner, 2, 10**6, in_flight) as engine:
+        future = engine.submit([item(value, value) for value in range(1, 9)])
+        runner.gate.set()
+        assert [output.values[0] for output in future.result(30)] == [2 * value for value in range(1, 9)]
+    assert (runner.most, runner.flying) == (in_flight, 0)
+    assert len(runner.sizes) == 8
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
 @pytest.mark.parametrize("fail_in_finish", [False, True])
-def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool) -> None:
+def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool, in_flight: int) -> None:
     runner = RecordingRunner(fail_in_finish)
-    with Engine(runner, 1000, 10**6) as engine:
+    with Engine(runner, 1000, 10**6, in_flight) as engine:
         outputs = engine.submit([item(value) for value in range(21, 41)]).result(30)
         assert isinstance(outputs[POISON - 21].error, ComputeFailed)
         good = [output.values[0] for output in outputs if output.error is None]

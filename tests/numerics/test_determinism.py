@@ -5,10 +5,12 @@ What only a GPU has (graph replay, Triton kernels) is in test_gpu.py.
 
 import numpy as np
 import pytest
+import torch
 
+from anydim.engine.runner import Runner
 from anydim.errors import ConfigError
 from anydim.kernels import OP_NAMES
-from tests.pipeline import Pipeline
+from tests.pipeline import CPU, Pipeline
 from tests.shelf import Shelf
 from tests.texts import EDGES, SENTENCES
 
@@ -54,6 +56,14 @@ def test_two_batches_in_flight(shelf: Shelf, name: str) -> None:
 def test_plain_operations_are_the_selected_ones(shelf: Shelf, name: str) -> None:
     plain = Pipeline(shelf.folder(name), plain_ops=tuple(sorted(OP_NAMES)))
     assert np.abs(plain.embed(TEXTS) - shelf.ours(name).embed(TEXTS)).max() <= 1e-6
+
+
+@pytest.mark.parametrize("name", ["qwen3", "bert-cls"])
+def test_rows_that_leave_the_last_layer_early_are_the_rows_picked_afterwards(shelf: Shelf, name: str) -> None:
+    pruned = shelf.ours(name)
+    whole = Pipeline(shelf.folder(name))
+    whole.runner = Runner(whole.model, whole.card.pooling, whole.card.width, CPU, torch.float32, prune=False)
+    assert np.abs(whole.embed(TEXTS) - pruned.embed(TEXTS)).max() <= 1e-6
 
 
 def test_an_unknown_operation_is_refused_by_name(shelf: Shelf) -> None:

@@ -1,0 +1,110 @@
+"""Every script that measures token ids runs from start to end on a CPU with the tiny shape; its figures say nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anydim.errors import ConfigError
+from benchmarks import ablation, limits, offline, ours, profile, serve, table
+
+TINY = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu")
+
+Script = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Run a script's main with flags; its result file, which is also the last line that it printed."""
+
+    def run(main: Callable[[], None], *flags: str) -> dict[str, Any]:
+        monkeypatch.setattr("sys.argv", ["script.py", *flags, "--out", str(tmp_path)])
+        main()
+        [file] = tmp_path.glob("*.json")
+        kept: dict[str, Any] = json.loads(file.read_text())
+        assert json.loads(capsys.readouterr().out.splitlines()[-1]) == kept
+        table.main([str(file)])
+        assert capsys.readouterr().out.count("|") > 10
+        return kept
+
+    return run
+
+
+def test_offline(script: Script) -> None:
+    flags = ("--cases", "8x16", "4x8+8", "single32", "--passes", "1", "--single-runs", "3")
+    kept = script(offline.main, *TINY, *flags, "--rival", "transformers", "sentence-transformers")
+    assert kept["benchmark"] == "offline-tiny-float32"
+    found = {(row["engine"], row["case"]): row for row in kept["rows"]}
+    for engine in ("anydim", "transformers", "sentence-transformers"):
+        assert found[engine, "8x16"]["tokens_per_s"] > 0
+        assert found[engine, "8x16"]["share"] > 0
+        assert found[engine, "4x8+8"]["tokens_per_s"] > 0
+        assert 0 < found[engine, "single32"]["p50_ms"] <= found[engine, "single32"]["p99_ms"]
+        assert found[engine, "single32"]["share_of_bandwidth"] > 0
+    assert found["card", "copy"]["tb_per_s"] > 0
+
+
+def test_a_setting_that_is_not_there_is_refused_and_not_measured() -> None:
+    parser = argparse.ArgumentParser()
+    ours.add_flags(parser)
+    with pytest.raises(ConfigError, match="share_prefixs"):
+        ours.settings_of(parser.parse_args([*TINY]), Path(), share_prefixs=False)
+
+
+def test_a_misspelt_case_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(ValueError, match="512by512"):
+        offline.main([*TINY, "--cases", "8x16", "512by512"])
+
+
+def test_limits(script: Script) -> None:
+    kept = script(limits.main, *TINY)
+    assert [row["case"] for row in kept["rows"]] == [
+        "copy", "large product, float32", "M=32, float32", "M=256, float32"
+    ]  # fmt: skip
+
+
+def test_ablation(script: Script) -> None:
+    kept = script(ablation.main, *TINY, "--cases", "16x16", "mixed", "single8", "--tokens", "64", "--quick")
+    found = {(row["off"], row["case"]): row for row in kept["rows"]}
+    for part in (ablation.ALL_ON, "graphs", "pruning", "in-flight", ablation.AGAIN):
+        assert all(found[part, case]["ratio"] > 0 for case in ("16x16", "mixed", "single8"))
+
+
+def test_ablation_goes_on_when_a_variant_fails(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = ablation.load_engine
+
+    def failing(card: Any, model: Any, engine: Any, *rest: Any) -> Any:
+        if not engine.prune_last_layer:
+            raise RuntimeError("no room on the device")
+        return whole(card, model, engine, *rest)
+
+    monkeypatch.setattr(ablation, "load_engine", failing)
+    kept = script(ablation.main, *TINY, "--cases", "4x8", "--parts", "pruning", "--quick")
+    failed, again = kept["rows"][1:]
+    assert failed["error"] == "no room on the device"
+    assert again["ratio"] > 0
+
+
+def test_profile(script: Script, tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    flags = ("--cases", "16x16", "--seconds", "0.01", "--single", "8", "--single-runs", "3", "--trace", str(traces))
+    rows = script(profile.main, *TINY, *flags)["rows"]
+    [batch] = [row for row in rows if "idle_share" in row]
+    assert 0 <= batch["idle_share"] < 1
+    assert batch["batches"] >= 1
+    shares = [row["share"] for row in rows if row.get("case") == "16x16" and "family" in row]
+    assert sum(shares) == pytest.approx(1)
+    [single] = [row for row in rows if "host_share" in row]
+    assert single["busy_ms"] + single["between_kernels_ms"] == pytest.approx(single["device_ms"])
+    assert sorted(path.name for path in traces.iterdir()) == ["16x16.json", "single8.json"]
+
+
+def test_serve(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = script(serve.main, "--shape", "tiny", "--connections", "2", "--texts", "4", "--seconds", "0.5")["rows"]
+    assert [row["way"] for row in rows] == ["http", "http", "in process", "in process"]
+    assert rows[0]["tokens_per_s"] > 0
