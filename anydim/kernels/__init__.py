@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -25,11 +25,13 @@ from anydim.kernels.attention import bind_plan, place_plan
 from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape, typical_length
 from anydim.kernels.rope import rope_tables
 
+if TYPE_CHECKING:
+    from anydim.kernels.fused_triton import FusedKernels
+
 __all__ = [
     "FEW_TOKENS",
     "OP_NAMES",
     "AttentionPlan",
-    "FusedSteps",
     "Ops",
     "TileShape",
     "bind_plan",
@@ -53,45 +55,11 @@ AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]
 QkNormRope = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, int, int, float], None]
 
 
-class FusedSteps(Protocol):
-    """The steps of a decoder layer of few tokens, joined with their products; see fused.py for each."""
-
-    def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        """As `Ops.rms_norm`."""
-        ...
-
-    def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
-        """The product."""
-        ...
-
-    def gate_up(self, x_TD: Tensor, weight_FD: Tensor) -> Tensor:
-        """The gate and up products and the gated activation."""
-        ...
-
-    def linear_add_(self, x_TI: Tensor, weight_DI: Tensor, residual_TD: Tensor) -> None:
-        """The product, added to the residual stream in place."""
-        ...
-
-    def attend_raw(
-        self,
-        qkv_TC: Tensor,
-        positions_T: Tensor,
-        norms_EE: tuple[Tensor, Tensor],
-        tables_PF: tuple[Tensor, Tensor],
-        plan: AttentionPlan,
-        n_heads: int,
-        n_kv_heads: int,
-        eps: float,
-    ) -> Tensor:
-        """Query and key norms, rotary positions and causal attention."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ops:
     """The operations of a forward; each behaves as the plain function of the same name in this package.
 
-    ``fused`` are those of a forward of at most FEW_TOKENS tokens, None where the others do that too.
+    ``fused`` are the steps of a forward of at most FEW_TOKENS tokens (fused.py), None where the others do that too.
     """
 
     rms_norm: Callable[[Tensor, Tensor, float], Tensor]
@@ -100,7 +68,7 @@ class Ops:
     silu_mul: Callable[[Tensor], Tensor]
     attend: Attend
     attend_rows: AttendRows
-    fused: FusedSteps | None = None
+    fused: FusedKernels | None = None
 
     @property
     def takes_prefixes(self) -> bool:

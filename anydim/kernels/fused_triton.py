@@ -24,7 +24,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from anydim.kernels import FEW_TOKENS
+from anydim.kernels.norm_triton import rms_norm_kernel, row_block
 from anydim.kernels.plan import AttentionPlan
+from anydim.kernels.rope_triton import normalise_halves
 
 _ROWS: Final = 64  # output channels of a program: the least that Hopper's matrix instruction takes on its left
 _BLOCK_K: Final = 128
@@ -99,28 +101,6 @@ def _product_kernel(
 
 
 @triton.jit
-def _norm_kernel(
-    x_ptr: tl.tensor,
-    weight_ptr: tl.tensor,
-    y_ptr: tl.tensor,
-    eps: tl.tensor,
-    WIDTH: tl.constexpr,
-    BLOCK: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-) -> None:
-    d_D = tl.arange(0, BLOCK)
-    inside_D = d_D < WIDTH
-    weight_D = tl.load(weight_ptr + d_D, mask=inside_D, other=0.0).to(tl.float32)
-    if DEPENDENT:
-        gdc_wait()
-        gdc_launch_dependents()
-    at_D = tl.program_id(0) * WIDTH + d_D
-    x_D = tl.load(x_ptr + at_D, mask=inside_D, other=0.0).to(tl.float32)
-    y_D = x_D * tl.rsqrt(tl.sum(x_D * x_D) / WIDTH + eps) * weight_D
-    tl.store(y_ptr + at_D, y_D, mask=inside_D)
-
-
-@triton.jit
 def _normed_rotated(
     block_ptr: tl.tensor,
     weight_ptr: tl.tensor,
@@ -137,10 +117,7 @@ def _normed_rotated(
     inside_Q1 = inside_Q[:, None]
     a_QH = tl.load(block_ptr + at_Q[:, None] + h_H[None, :], mask=inside_Q1, other=0.0).to(tl.float32)
     b_QH = tl.load(block_ptr + at_Q[:, None] + HALF + h_H[None, :], mask=inside_Q1, other=0.0).to(tl.float32)
-    square_Q = tl.sum(a_QH * a_QH, axis=1) + tl.sum(b_QH * b_QH, axis=1)
-    scale_Q1 = tl.rsqrt(square_Q / (2 * HALF) + eps)[:, None]
-    a_QH = a_QH * scale_Q1 * tl.load(weight_ptr + h_H).to(tl.float32)[None, :]
-    b_QH = b_QH * scale_Q1 * tl.load(weight_ptr + HALF + h_H).to(tl.float32)[None, :]
+    a_QH, b_QH = normalise_halves(a_QH, b_QH, weight_ptr, eps, HALF)
     angle_QH = position_Q[:, None] * HALF + h_H[None, :]
     cos_QH = tl.load(cos_ptr + angle_QH, mask=inside_Q1, other=0.0)
     sin_QH = tl.load(sin_ptr + angle_QH, mask=inside_Q1, other=0.0)
@@ -222,9 +199,10 @@ class FusedKernels:
     def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
         """Equal to `norm.rms_norm`."""
         tokens, width = x_TD.shape
-        y_TD = torch.empty_like(x_TD)
-        block = max(128, triton.next_power_of_2(width))
-        _norm_kernel[(tokens,)](x_TD, weight_D, y_TD, eps, width, block, **self._launch(num_warps=4))
+        y_TD = x_TD.new_empty(x_TD.shape)
+        rms_norm_kernel[(tokens,)](
+            x_TD, weight_D, y_TD, x_TD.stride(0), eps, width, row_block(width), **self._launch(num_warps=4)
+        )
         return y_TD
 
     def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:

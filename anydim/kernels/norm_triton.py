@@ -12,10 +12,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def _rms_norm_kernel(
+def rms_norm_kernel(
     x_ptr: tl.tensor,
     weight_ptr: tl.tensor,
     y_ptr: tl.tensor,
@@ -23,12 +24,17 @@ def _rms_norm_kernel(
     eps: tl.tensor,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ) -> None:
+    """DEPENDENT: launched while the kernel before it ends; the weight waits for nothing."""
     row = tl.program_id(0).to(tl.int64)
     d_D = tl.arange(0, BLOCK)
     inside_D = d_D < WIDTH
-    x_D = tl.load(x_ptr + row * x_stride + d_D, mask=inside_D, other=0.0).to(tl.float32)
     weight_D = tl.load(weight_ptr + d_D, mask=inside_D, other=0.0).to(tl.float32)
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
+    x_D = tl.load(x_ptr + row * x_stride + d_D, mask=inside_D, other=0.0).to(tl.float32)
     y_D = x_D * tl.rsqrt(tl.sum(x_D * x_D) / WIDTH + eps) * weight_D
     tl.store(y_ptr + row * WIDTH + d_D, y_D, mask=inside_D)
 
@@ -64,8 +70,16 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, num_warps: int = 0) -> 
     rows, width = x_TD.shape
     y_TD = torch.empty((rows, width), dtype=x_TD.dtype, device=x_TD.device)
     if rows:
-        _rms_norm_kernel[(rows,)](
-            x_TD, weight_D, y_TD, x_TD.stride(0), eps, width, _block(width), num_warps=num_warps or _warps(width)
+        rms_norm_kernel[(rows,)](
+            x_TD,
+            weight_D,
+            y_TD,
+            x_TD.stride(0),
+            eps,
+            width,
+            row_block(width),
+            False,
+            num_warps=num_warps or _warps(width),
         )
     return y_TD
 
@@ -86,13 +100,14 @@ def add_rms_norm(
             residual_TD.stride(0),
             eps,
             width,
-            _block(width),
+            row_block(width),
             num_warps=num_warps or _warps(width),
         )
     return y_TD, residual_TD
 
 
-def _block(width: int) -> int:
+def row_block(width: int) -> int:
+    """Elements of the power of two that holds a row."""
     return max(1 << (width - 1).bit_length(), 128)
 
 

@@ -50,18 +50,19 @@ def _qk_norm_rope_kernel(
     sin_MF = tl.load(sin_ptr + angle_MF, mask=inside_M1, other=0.0)
     if head < N_HEADS:
         if q_weight_ptr is not None:
-            a_MF, b_MF = _normalise(a_MF, b_MF, q_weight_ptr, eps, HALF)
+            a_MF, b_MF = normalise_halves(a_MF, b_MF, q_weight_ptr, eps, HALF)
     else:
         if k_weight_ptr is not None:
-            a_MF, b_MF = _normalise(a_MF, b_MF, k_weight_ptr, eps, HALF)
+            a_MF, b_MF = normalise_halves(a_MF, b_MF, k_weight_ptr, eps, HALF)
     tl.store(a_ptrs, a_MF * cos_MF - b_MF * sin_MF, mask=inside_M1)
     tl.store(a_ptrs + HALF, b_MF * cos_MF + a_MF * sin_MF, mask=inside_M1)
 
 
 @triton.jit
-def _normalise(
+def normalise_halves(
     a_MF: tl.tensor, b_MF: tl.tensor, weight_ptr: tl.tensor, eps: tl.tensor, HALF: tl.constexpr
 ) -> tl.tensor:
+    """RMSNorm of heads given as their two halves; a block of rows a program."""
     f_F = tl.arange(0, HALF)
     square_M = tl.sum(a_MF * a_MF, axis=1) + tl.sum(b_MF * b_MF, axis=1)
     scale_M1 = tl.rsqrt(square_M / (2 * HALF) + eps)[:, None]

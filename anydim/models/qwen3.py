@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from anydim.errors import ModelError
-from anydim.kernels import FEW_TOKENS, FusedSteps, Ops, rope_tables
+from anydim.kernels import FEW_TOKENS, Ops, rope_tables
 from anydim.models.linear import linear
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
+
+if TYPE_CHECKING:
+    from anydim.kernels.fused_triton import FusedKernels
 
 
 class Qwen3(nn.Module):
@@ -106,7 +109,7 @@ class Qwen3(nn.Module):
         """Whether the fused steps take this batch: they know no shared prefixes and no biases."""
         return len(batch.ids_T) <= FEW_TOKENS and not batch.plan.prefix_groups and not self._has_bias
 
-    def _forward_few(self, steps: FusedSteps, batch: Packed, stream_TD: Tensor, rows_R: Tensor | None) -> Tensor:
+    def _forward_few(self, steps: FusedKernels, batch: Packed, stream_TD: Tensor, rows_R: Tensor | None) -> Tensor:
         """The layers of few tokens. Every token goes to the end: the weights, not the rows, are what costs."""
         tables_PF = (self._cos, self._sin)
         for layer in self._layers:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor
 
 from anydim.heads.dimension import finish, select_finish
-from anydim.kernels import FusedSteps, fused, make_plan, norm, place_plan, rope_tables, select_ops, tile_shape
+from anydim.kernels import fused, make_plan, norm, place_plan, rope_tables, select_ops, tile_shape
+
+if TYPE_CHECKING:
+    from anydim.kernels.fused_triton import FusedKernels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,7 +27,7 @@ TOKENS = [1, 16, 33, 64]
 
 
 @pytest.fixture(scope="module")
-def steps() -> FusedSteps:
+def steps() -> FusedKernels:
     chosen = select_ops(torch.device("cuda", 0), torch.bfloat16).fused
     assert chosen is not None, "Triton runs on every GPU that these tests are for"
     return chosen
@@ -38,7 +43,7 @@ def off(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize(("width", "inner"), SHAPES)
-def test_products(steps: FusedSteps, tokens: int, width: int, inner: int) -> None:
+def test_products(steps: FusedKernels, tokens: int, width: int, inner: int) -> None:
     x_TD, norm_D = 30 * normal(tokens, width), normal(width)
     qkv_OD, gate_up_FD, down_DG = normal(2 * width, width), normal(2 * inner, width) / width**0.5, normal(width, inner)
     normed_TD = steps.rms_norm(x_TD, norm_D, EPS)
@@ -55,7 +60,7 @@ def test_products(steps: FusedSteps, tokens: int, width: int, inner: int) -> Non
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (6, 2, 64)])
 @pytest.mark.parametrize("lengths", [[1], [32], [64], [17, 16, 16, 8, 5, 1, 1]])
-def test_attention(steps: FusedSteps, heads: int, kv_heads: int, head_dim: int, lengths: list[int]) -> None:
+def test_attention(steps: FusedKernels, heads: int, kv_heads: int, head_dim: int, lengths: list[int]) -> None:
     block_TC = normal(sum(lengths), (heads + 2 * kv_heads) * head_dim)
     positions_T = torch.cat([torch.arange(length) for length in lengths]).int().cuda()
     norms_EE, tables_PF = (normal(head_dim), normal(head_dim)), rope_tables(head_dim, 1e6, 64, "cuda")
