@@ -75,10 +75,11 @@ def collect(intake: Intake, checkpoint: Checkpoint, engine: EngineSettings) -> d
 
 
 def activation_values(card: ModelCard) -> int:
-    """Values that a forward holds for one token at its widest place, estimated from the layer's shapes.
+    """Values that a forward holds for one token at its widest place, from the layer's shapes.
 
-    Qwen3 holds residual, normed and attended states beside gate, up and their product; BERT the states around one
-    block, the fused query, key and value, and the feed-forward before and after its activation.
+    Qwen3 holds the residual stream beside gate, up and their product; where that is less, residual, normed and last
+    states beside query, key, value and what attention makes of them. BERT holds the states around one block, the
+    fused query, key and value, and the feed-forward before and after its activation.
     """
     config = card.config
     heads = int(config.get("num_attention_heads") or 1)
@@ -87,7 +88,7 @@ def activation_values(card: ModelCard) -> int:
     attended, qkv = heads * head_dim, (heads + 2 * kv_heads) * head_dim
     inner = int(config.get("intermediate_size") or 4 * card.width)
     if card.family is Family.QWEN3:
-        return 2 * card.width + attended + max(qkv, 3 * inner)
+        return max(card.width + 3 * inner, 3 * card.width + qkv + attended)
     return 2 * card.width + attended + qkv + 2 * inner
 
 

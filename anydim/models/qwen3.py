@@ -100,9 +100,16 @@ class Qwen3(nn.Module):
             else:
                 attended_TC = self._attend(layer, normed_TD, batch)
             hidden_TD = linear(attended_TC, layer.o_proj, layer.o_bias)
+            # What nobody reads any more goes at once: the memory of a batch is what lives beside gate and up.
+            del attended_TC, normed_TD
             normed_TD, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.post_attention_layernorm)
-            gated_TF = self._ops.silu_mul(linear(normed_TD, layer.gate_up_proj))
+            del hidden_TD
+            gate_up_TF = linear(normed_TD, layer.gate_up_proj)
+            del normed_TD
+            gated_TF = self._ops.silu_mul(gate_up_TF)
+            del gate_up_TF
             hidden_TD = linear(gated_TF, layer.down_proj)
+            del gated_TF
         return self._add_norm(hidden_TD, residual_TD, self.norm)[0]
 
     def _is_few(self, batch: Packed) -> bool:
