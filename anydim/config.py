@@ -128,15 +128,30 @@ class ServerSettings:
     port: int = _setting(30000, "Port to listen on; 0 for any free one.", metavar="PORT", least=0, most=65535)
     http_workers: int = _setting(1, "Front-end processes.", metavar="N", later=(1,))
     api_key: tuple[str, ...] = _setting(
-        (), "A key that clients must send as a bearer token; repeatable.", metavar="KEY"
+        (), "A key that clients must send as a bearer token, KEY or NAME:KEY; repeatable.", metavar="KEY"
     )
-    api_key_file: str | None = _setting(None, "File with one key a line.", metavar="FILE")
+    api_key_file: str | None = _setting(
+        None, "File with one KEY or NAME:KEY a line; read again on SIGHUP.", metavar="FILE"
+    )
     cors_origin: tuple[str, ...] = _setting(
         (), "A web origin that browsers may call from; repeatable; none by default.", metavar="ORIGIN"
     )
     tls_cert: str | None = _setting(None, "Certificate chain (PEM).", metavar="FILE")
     tls_key: str | None = _setting(None, "Private key (PEM).", metavar="FILE")
     max_body_bytes: int = _setting(32 << 20, "Largest request body.", metavar="N")
+    max_header_bytes: int = _setting(32 << 10, "Largest request line and headers together.", metavar="N", least=256)
+    max_connections: int | None = _setting(
+        None, "Most connections at once; by default what the limit of open files leaves.", metavar="N"
+    )
+    header_timeout: float = _setting(20.0, "Seconds for a request's line and headers to arrive.", metavar="S")
+    body_timeout: float = _setting(120.0, "Seconds for a request's body to arrive.", metavar="S")
+    send_timeout: float = _setting(
+        60.0, "Seconds in which a client must read 64 KiB of a waiting answer, or its rest.", metavar="S"
+    )
+    keep_alive_timeout: float = _setting(75.0, "Seconds that a connection may rest between requests.", metavar="S")
+    drain_timeout: float = _setting(
+        30.0, "Seconds for requests under way to be answered after SIGTERM or Ctrl-C.", metavar="S"
+    )
     strict: bool = _setting(False, "Refuse unknown JSON fields, with the nearest known name.")
     enable_tqdm: bool = _setting(True, "Draw progress bars while loading.")
     log_json: bool = _setting(False, "Log as JSON lines.", later=(False,))

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from anydim.api.auth import KeyGuard, read_keys
+from anydim.api.auth import KeyGuard, KeyRing
 from anydim.api.dialects.openai import OpenAIRoutes
 from anydim.api.envelope import Envelope
 from anydim.api.models import ServedModel
@@ -46,6 +46,7 @@ def create_app(
     engine: EngineHandle,
     settings: ServerSettings,
     *,
+    keys: KeyRing | None = None,
     stop: Callable[[], Awaitable[None]] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
@@ -55,6 +56,7 @@ def create_app(
         served: the model.
         engine: what runs its Items.
         settings: keys, limits and origins.
+        keys: the keys, where the caller has read them from the settings already and may reload them.
         stop: awaited when the server shuts down, after the last answer.
         routes: further routes; they stand before ours and behind the keys.
 
@@ -65,13 +67,14 @@ def create_app(
         ConfigError: a key or the file of keys is wrong.
     """
     draining = Draining()
-    keys = read_keys(settings)
+    if keys is None:
+        keys = KeyRing.of(settings)
     app = Starlette(
         routes=[
             *routes,
             *OpenAIRoutes(served, engine, settings).routes(),
             *ProbeRoutes(engine, draining).routes(),
-            *PageRoutes(served, bool(keys)).routes(),
+            *PageRoutes(served, keys is not None).routes(),
         ],
         middleware=_middleware(settings, keys),
         exception_handlers={HTTPException: _on_http},
@@ -81,7 +84,7 @@ def create_app(
     return app
 
 
-def _middleware(settings: ServerSettings, keys: Sequence[str]) -> list[Middleware]:
+def _middleware(settings: ServerSettings, keys: KeyRing | None) -> list[Middleware]:
     found = [Middleware(Envelope)]
     if settings.cors_origin:
         cors = Middleware(
@@ -92,7 +95,7 @@ def _middleware(settings: ServerSettings, keys: Sequence[str]) -> list[Middlewar
             expose_headers=_EXPOSED,
         )
         found.insert(0, cors)
-    if keys:
+    if keys is not None:
         found.append(Middleware(KeyGuard, keys=keys))
     return found
 

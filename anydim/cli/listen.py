@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import sys
 from typing import Final
 
 import psutil
@@ -14,6 +15,8 @@ from anydim.errors import ConfigError
 
 _BACKLOG: Final = 2048
 _PORTS_TRIED: Final = 100
+# A client whose machine or network has gone says nothing: ask it, and let it go after two minutes without an answer.
+_ALIVE_CHECKS: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,6 +38,19 @@ def listen(host: str, port: int) -> socket.socket:
         return _listening(family, address)
     except OSError as error:
         raise ConfigError(_complaint(error, family, host, port)) from error
+
+
+def open_file_limit() -> int:
+    """How many files this process may open, after raising its limit as far as it may by itself."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return sys.maxsize
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def address_to_open(host: str, port: int, has_tls: bool) -> str:
@@ -60,6 +76,10 @@ def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) 
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections take it over
+        for name, value in _ALIVE_CHECKS:
+            if hasattr(socket, name):  # not on every platform
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         if family == socket.AF_INET6 and address[0] == "::":  # all addresses means those of IPv4 too
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import socket
@@ -20,10 +21,11 @@ import click
 import uvicorn
 
 from anydim.api.app import create_app
-from anydim.api.auth import read_keys
+from anydim.api.auth import KeyRing
+from anydim.api.connection import Connection, Limits
 from anydim.api.models import ServedModel
 from anydim.cli.gate import Gate
-from anydim.cli.listen import address_to_open, is_loopback, listen
+from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
 from anydim.engine.wire import Started
@@ -32,9 +34,10 @@ from anydim.intake.intake import Intake
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 
-_DRAIN_SECONDS: Final = 30.0
+_LOG: Final = logging.getLogger(__name__)
 _LAST_SECONDS: Final = 3  # for connections that hold on after their answer
-_KEEP_ALIVE_SECONDS: Final = 75  # longer than the 60 s of common proxies, so that they close first
+_RESERVED_FILES: Final = 64  # open files that are no client's: the engine's line, pipes, libraries, the model
+_LEAST_CONNECTIONS: Final = 8
 _EXAMPLE_DIM: Final = 256
 
 
@@ -51,12 +54,14 @@ def serve_forever(settings: Settings) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _check_tls(settings.server)
-    keys = read_keys(settings.server)
+    keys = KeyRing.of(settings.server)
+    # From here on the process holds hashes only.
+    settings = dataclasses.replace(settings, server=dataclasses.replace(settings.server, api_key=()))
     with contextlib.closing(listen(settings.server.host, settings.server.port)) as listener:
-        _warn_if_open(settings.server, bool(keys))
+        _warn_if_open(settings.server, keys is not None)
         intake = _load_intake(settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_Site(settings, intake, listener, bool(keys)).run())
+            return runner.run(_Site(settings, intake, listener, keys).run())
 
 
 class _Server(uvicorn.Server):
@@ -70,21 +75,23 @@ class _Server(uvicorn.Server):
 class _Site:
     """One server from start to stop."""
 
-    def __init__(self, settings: Settings, intake: Intake, listener: socket.socket, has_keys: bool) -> None:
+    def __init__(self, settings: Settings, intake: Intake, listener: socket.socket, keys: KeyRing | None) -> None:
         self._settings = settings
         self._intake = intake
         self._listener = listener
-        self._has_keys = has_keys
+        self._keys = keys
 
     async def run(self) -> int:
         """Start, serve, drain, stop; the exit code."""
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
         supervisor = Supervisor(self._intake.card, model, engine, server.enable_tqdm)
         served = ServedModel(intake=self._intake, aliases=model.served_model_name)
-        app = create_app(served, supervisor.handle, server)
+        app = create_app(served, supervisor.handle, server, keys=self._keys)
         gate = Gate(app)
         http = _Server(_uvicorn_config(gate, server))
         signals = _Signals(on_second=partial(setattr, http, "force_exit", True))
+        if self._keys is not None and self._keys.has_file:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, self._keys)
         await supervisor.start()
         serving = asyncio.create_task(http.serve(sockets=[self._listener]))
         ready = asyncio.create_task(supervisor.wait_ready())
@@ -94,7 +101,7 @@ class _Site:
                 self._announce(ready.result())
                 await _first_of(serving, signals.first)
             app.state.draining.now = True
-            await signals.unless_second(gate.drain(_DRAIN_SECONDS))
+            await signals.unless_second(gate.drain(server.drain_timeout))
         finally:
             ready.cancel()
             http.should_exit = True
@@ -118,7 +125,7 @@ class _Site:
             click.echo(line)
 
     def _curl(self, address: str) -> str:
-        key = " -H 'Authorization: Bearer YOUR_KEY'" if self._has_keys else ""
+        key = " -H 'Authorization: Bearer YOUR_KEY'" if self._keys is not None else ""
         dim = self._intake.rule.nearest_below(_EXAMPLE_DIM)
         return (
             f"curl {address}/v1/embeddings -H 'Content-Type: application/json'{key} "
@@ -158,6 +165,15 @@ class _Signals:
             self._on_second()
 
 
+def _reload_keys(keys: KeyRing) -> None:
+    try:
+        keys.reload()
+    except ConfigError as error:
+        _LOG.error("the keys stay as they were: %s", error.message)
+    else:
+        _LOG.warning("read the key file again: %d keys are known now", len(keys))
+
+
 async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
@@ -174,9 +190,10 @@ def _load_intake(settings: Settings) -> Intake:
 
 
 def _uvicorn_config(gate: Gate, settings: ServerSettings) -> uvicorn.Config:
+    limits = Limits(settings=settings, connections=_most_connections(settings), refused=lambda cause: None)
     return uvicorn.Config(
         gate,
-        http="httptools",
+        http=partial(Connection, limits),  # type: ignore[arg-type]  # uvicorn only calls it
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -184,11 +201,17 @@ def _uvicorn_config(gate: Gate, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_timeout,  # type: ignore[arg-type]  # a number for a timer
         timeout_graceful_shutdown=_LAST_SECONDS,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
+
+
+def _most_connections(settings: ServerSettings) -> int:
+    """The setting, or what the limit of open files leaves, so that the engine's line can always be opened anew."""
+    room = max(_LEAST_CONNECTIONS, open_file_limit() - _RESERVED_FILES)
+    return min(settings.max_connections or room, room)
 
 
 def _check_tls(settings: ServerSettings) -> None:
@@ -198,7 +221,11 @@ def _check_tls(settings: ServerSettings) -> None:
     if settings.tls_cert is None:
         raise ConfigError("--tls-key needs --tls-cert")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_cert,
+            settings.tls_key,
+            password="",  # an encrypted key is refused, not asked for
+        )
     except (OSError, ssl.SSLError) as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"--tls-cert and --tls-key cannot be used: {reason}") from error

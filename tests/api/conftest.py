@@ -7,15 +7,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 import uvicorn
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from anydim import testing
 from anydim.api.app import create_app
+from anydim.api.connection import Connection, Limits
 from anydim.api.models import ServedModel
 from anydim.config import ServerSettings
 
@@ -37,12 +38,18 @@ def address() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def running(app: Starlette) -> Iterator[str]:
-    """Serve an application with uvicorn in a thread."""
+def running(
+    app: Any, refused: Callable[[str], None] = print, connections: int = 1000, **settings: Any
+) -> Iterator[str]:
+    """Serve an application in a thread, as `anydim serve` does."""
+    limits = Limits(settings=ServerSettings(**settings), connections=connections, refused=refused)
+    protocol: Any = partial(Connection, limits)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, http="httptools", log_level="warning"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http=protocol, ws="none", log_level="error", timeout_graceful_shutdown=2)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
