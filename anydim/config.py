@@ -65,7 +65,9 @@ class ModelSettings:
         "auto", "Precision of the weights. auto is bfloat16 where the device is good at it, else float32."
     )
     force_float16: bool = _setting(False, "Allow float16 for Qwen3, which overflows on some texts.")
-    quantization: Literal["none", "int8", "fp8"] = _setting("none", "Weight precision below 16 bits.", later=("none",))
+    quantization: Literal["none", "int8", "fp8"] = _setting(
+        "none", "Precision of the products below 16 bits: weights with a scale a channel, tokens with one a token."
+    )
     projection: str | None = _setting(
         None, "Safetensors file with a fitted `rotation`, applied before the cut.", metavar="FILE"
     )

@@ -14,16 +14,17 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 from torch import Tensor
 
 from anydim.errors import ConfigError
-from anydim.kernels import activation, attention, attention_flash, norm, rope
+from anydim.kernels import activation, attention, attention_flash, norm, rope, scaled
 from anydim.kernels.attention import bind_plan, place_plan
 from anydim.kernels.plan import AttentionPlan, TileShape, make_plan, tile_bound, tile_shape, typical_length
 from anydim.kernels.rope import rope_tables
+from anydim.kernels.scaled import Scaled
 
 if TYPE_CHECKING:
     from anydim.kernels.fused_triton import FusedKernels
@@ -33,6 +34,7 @@ __all__ = [
     "OP_NAMES",
     "AttentionPlan",
     "Ops",
+    "Scaled",
     "TileShape",
     "bind_plan",
     "flash_ops",
@@ -55,6 +57,26 @@ AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]
 QkNormRope = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, int, int, float], None]
 
 
+class RmsNormScaled(Protocol):
+    """As `scaled.rms_norm_scaled`."""
+
+    def __call__(self, x_TD: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype) -> Scaled: ...
+
+
+class AddRmsNormScaled(Protocol):
+    """As `scaled.add_rms_norm_scaled`."""
+
+    def __call__(
+        self, x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype
+    ) -> tuple[Scaled, Tensor]: ...
+
+
+class SiluMulScaled(Protocol):
+    """As `scaled.silu_mul_scaled`."""
+
+    def __call__(self, gate_up_TF: Tensor, dtype: torch.dtype) -> Scaled: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ops:
     """The operations of a forward; each behaves as the plain function of the same name in this package.
@@ -68,6 +90,11 @@ class Ops:
     silu_mul: Callable[[Tensor], Tensor]
     attend: Attend
     attend_rows: AttendRows
+    quantize_rows: Callable[[Tensor, torch.dtype], Scaled]
+    scaled_mm: Callable[[Scaled, Scaled, Tensor | None, torch.dtype], Tensor]
+    rms_norm_scaled: RmsNormScaled
+    add_rms_norm_scaled: AddRmsNormScaled
+    silu_mul_scaled: SiluMulScaled
     fused: FusedKernels | None = None
 
     @property
@@ -88,6 +115,11 @@ def plain_ops() -> Ops:
         silu_mul=activation.silu_mul,
         attend=attention.attend,
         attend_rows=attention.attend_rows,
+        quantize_rows=scaled.quantize_rows,
+        scaled_mm=scaled.scaled_mm,
+        rms_norm_scaled=scaled.rms_norm_scaled,
+        add_rms_norm_scaled=scaled.add_rms_norm_scaled,
+        silu_mul_scaled=scaled.silu_mul_scaled,
     )
 
 
@@ -96,7 +128,7 @@ def triton_ops(plain: frozenset[str] = frozenset()) -> Ops:
 
     Raises ImportError without Triton, ConfigError for a name that is no operation.
     """
-    from anydim.kernels import activation_triton, attention_triton, norm_triton, rope_triton
+    from anydim.kernels import activation_triton, attention_triton, norm_triton, rope_triton, scaled_triton
 
     kernels = Ops(
         rms_norm=norm_triton.rms_norm,
@@ -105,6 +137,11 @@ def triton_ops(plain: frozenset[str] = frozenset()) -> Ops:
         silu_mul=activation_triton.silu_mul,
         attend=attention_triton.attend,
         attend_rows=attention_triton.attend_rows,
+        quantize_rows=scaled_triton.quantize_rows,
+        scaled_mm=scaled_triton.scaled_mm,
+        rms_norm_scaled=scaled_triton.rms_norm_scaled,
+        add_rms_norm_scaled=scaled_triton.add_rms_norm_scaled,
+        silu_mul_scaled=scaled_triton.silu_mul_scaled,
     )
     return _with(kernels, plain_ops(), plain)
 

@@ -24,19 +24,24 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from anydim.kernels import FEW_TOKENS
+from anydim.kernels.launch import early
 from anydim.kernels.norm_triton import rms_norm_kernel, row_block
 from anydim.kernels.plan import AttentionPlan
 from anydim.kernels.rope_triton import normalise_halves
+from anydim.kernels.scaled import Scaled
+from anydim.kernels.scaled_triton import quantize_rows, rms_norm_scaled
 
 _ROWS: Final = 64  # output channels of a program: the least that Hopper's matrix instruction takes on its left
 _BLOCK_K: Final = 128
-_PROGRAMS: Final = 144  # about one a multiprocessor
+_PROGRAMS: Final = 120  # about one a multiprocessor
 
 
 @triton.jit
 def _product_kernel(
     x_ptr: tl.tensor,
     weights: tl.tensor,
+    x_scale_ptr: tl.tensor,
+    scale_ptr: tl.tensor,
     residual_ptr: tl.tensor,
     out_ptr: tl.tensor,
     parts_ptr: tl.tensor,
@@ -51,11 +56,13 @@ def _product_kernel(
     STAGES: tl.constexpr,
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
+    SUM: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ) -> None:
     """One tile of ROWS output channels for all tokens, or one of the SPLIT parts of its sum.
 
-    residual_ptr: added to the product, or None. GATED: SiLU of the first N channels times the second N.
+    x_scale_ptr, scale_ptr: of 8-bit tokens and weights, one a row, or None. residual_ptr: added to the product, or
+    None. GATED: SiLU of the first N channels times the second N. SUM: the type of the running sums.
     """
     blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
     tile, part = tl.program_id(0) // SPLIT, tl.program_id(0) % SPLIT
@@ -64,18 +71,23 @@ def _product_kernel(
     inside_M1 = (m_M < n_tokens)[:, None]
     if DEPENDENT:
         gdc_wait()
-    sum_NM = tl.zeros([ROWS, TOKENS], dtype=tl.float32)
-    up_NM = tl.zeros([ROWS, TOKENS], dtype=tl.float32)
+    sum_NM = tl.zeros([ROWS, TOKENS], dtype=SUM)
+    up_NM = tl.zeros([ROWS, TOKENS], dtype=SUM)
     for block in tl.range(begin, end, num_stages=STAGES):
         channel_K = block * BLOCK_K + k_K
         inside_MK = inside_M1 & (channel_K < K)[None, :]
         x_MK = tl.load(x_ptr + m_M[:, None] * K + channel_K[None, :], mask=inside_MK, other=0.0)
         x_KM = tl.trans(x_MK)
-        sum_NM = tl.dot(weights.load([tile * ROWS, block * BLOCK_K]), x_KM, sum_NM, input_precision=PRECISION)
+        sum_NM = tl.dot(
+            weights.load([tile * ROWS, block * BLOCK_K]), x_KM, sum_NM, input_precision=PRECISION, out_dtype=SUM
+        )
         if GATED:
-            up_NM = tl.dot(weights.load([N + tile * ROWS, block * BLOCK_K]), x_KM, up_NM, input_precision=PRECISION)
+            up_NM = tl.dot(
+                weights.load([N + tile * ROWS, block * BLOCK_K]), x_KM, up_NM, input_precision=PRECISION, out_dtype=SUM
+            )
     if DEPENDENT:
         gdc_launch_dependents()
+    sum_NM, up_NM = sum_NM.to(tl.float32), up_NM.to(tl.float32)
     at_NM = m_M[None, :] * N + n_N[:, None]
     inside_NM = (m_M < n_tokens)[None, :] & (n_N < N)[:, None]
     last = True
@@ -90,6 +102,11 @@ def _product_kernel(
             for other in tl.static_range(SPLIT):
                 sum_NM += tl.load(parts_ptr + part_NM + other * (ROWS * TOKENS), cache_modifier=".cg")
     if last:
+        if scale_ptr is not None:
+            x_scale_1M = tl.load(x_scale_ptr + m_M, mask=m_M < n_tokens, other=0.0)[None, :]
+            sum_NM *= tl.load(scale_ptr + n_N, mask=n_N < N, other=0.0)[:, None] * x_scale_1M
+            if GATED:
+                up_NM *= tl.load(scale_ptr + N + n_N, mask=n_N < N, other=0.0)[:, None] * x_scale_1M
         # Rounded where the separate kernels round, so that few tokens and many give the same vectors.
         y_NM = sum_NM.to(out_ptr.dtype.element_ty)
         if GATED:
@@ -191,13 +208,15 @@ class FusedKernels:
 
     def __init__(self, device: torch.device) -> None:
         """Allocate the scratch."""
-        most = _PROGRAMS * 3 // 2  # programs that share tiles: rounding may give half of them again
+        most = _PROGRAMS * 2  # programs that share tiles: rounding may give half of them again
         self._arrived = torch.zeros(most, dtype=torch.int32, device=device)
         self._parts = torch.empty(most * _ROWS * FEW_TOKENS, dtype=torch.float32, device=device)
-        self._dependent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+        self._early = early(device)
 
-    def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        """Equal to `norm.rms_norm`."""
+    def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor | Scaled:
+        """Equal to `norm.rms_norm`, or with the type of 8-bit rows to `scaled.rms_norm_scaled`."""
+        if dtype is not None:
+            return rms_norm_scaled(x_TD, weight_D, eps, dtype)
         tokens, width = x_TD.shape
         y_TD = x_TD.new_empty(x_TD.shape)
         rms_norm_kernel[(tokens,)](
@@ -205,23 +224,23 @@ class FusedKernels:
         )
         return y_TD
 
-    def linear(self, x_TI: Tensor, weight_OI: Tensor) -> Tensor:
+    def linear(self, x_TI: Tensor | Scaled, weight_OI: Tensor | Scaled) -> Tensor:
         """Equal to `fused.linear`."""
-        out_TO = x_TI.new_empty((x_TI.shape[0], weight_OI.shape[0]))
-        self._product(x_TI, weight_OI, out_TO, num_stages=4)
+        out_TO = self._out(x_TI, weight_OI.shape[0])
+        self._product(x_TI, weight_OI, out_TO, num_stages=5)
         return out_TO
 
-    def gate_up(self, x_TD: Tensor, weight_FD: Tensor) -> Tensor:
+    def gate_up(self, x_TD: Tensor | Scaled, weight_FD: Tensor | Scaled) -> Tensor:
         """Equal to `fused.gate_up`."""
-        out_TG = x_TD.new_empty((x_TD.shape[0], weight_FD.shape[0] // 2))
+        out_TG = self._out(x_TD, weight_FD.shape[0] // 2)
         self._product(x_TD, weight_FD, out_TG, gated=True, num_stages=4)
         return out_TG
 
-    def linear_add_(self, x_TI: Tensor, weight_DI: Tensor, residual_TD: Tensor) -> None:
+    def linear_add_(self, x_TI: Tensor, weight_DI: Tensor | Scaled, residual_TD: Tensor) -> None:
         """Equal to `fused.linear_add_`, IN PLACE on residual_TD."""
         tiles, blocks = triton.cdiv(weight_DI.shape[0], _ROWS), triton.cdiv(weight_DI.shape[1], _BLOCK_K)
         split = max(1, min(4, round(_PROGRAMS / tiles), blocks // 2))
-        self._product(x_TI, weight_DI, residual_TD, residual_TD=residual_TD, split=split, num_stages=4)
+        self._product(x_TI, weight_DI, residual_TD, residual_TD=residual_TD, split=split, num_stages=5)
 
     def attend_raw(
         self,
@@ -262,8 +281,8 @@ class FusedKernels:
 
     def _product(
         self,
-        x_TK: Tensor,
-        weight_OK: Tensor,
+        x: Tensor | Scaled,
+        weight: Tensor | Scaled,
         out_TN: Tensor,
         *,
         residual_TD: Tensor | None = None,
@@ -271,13 +290,20 @@ class FusedKernels:
         split: int = 1,
         num_stages: int,
     ) -> None:
+        if isinstance(weight, Scaled) and isinstance(x, Tensor):
+            x = quantize_rows(x, weight.values_RC.dtype)
+        x_TK, x_scale_T = _parted(x)
+        weight_OK, scale_O = _parted(weight)
         tokens, width = x_TK.shape
         assert tokens <= FEW_TOKENS and x_TK.is_contiguous() and out_TN.is_contiguous()
+        block_k = _BLOCK_K if gated or scale_O is None else 2 * _BLOCK_K
         tiles = triton.cdiv(out_TN.shape[1], _ROWS)
         assert split == 1 or tiles * split <= len(self._arrived), "more programs than the scratch is for"
         _product_kernel[(tiles * split,)](
             x_TK,
-            TensorDescriptor.from_tensor(weight_OK, [_ROWS, _BLOCK_K]),
+            TensorDescriptor.from_tensor(weight_OK, [_ROWS, block_k]),
+            x_scale_T,
+            scale_O,
             residual_TD,
             out_TN,
             self._parts,
@@ -287,18 +313,29 @@ class FusedKernels:
             width,
             max(16, triton.next_power_of_2(tokens)),
             _ROWS,
-            _BLOCK_K,
+            block_k,
             split,
             num_stages,
             gated,
             _precision(x_TK.dtype),
+            tl.int32 if weight_OK.dtype is torch.int8 else tl.float32,
             **self._launch(num_warps=4),
         )
 
+    def _out(self, x: Tensor | Scaled, width: int) -> Tensor:
+        """An empty result beside a product's input; 8-bit products give bfloat16."""
+        if isinstance(x, Scaled):
+            return x.scale_R.new_empty((x.shape[0], width), dtype=torch.bfloat16)
+        return x.new_empty((x.shape[0], width))
+
     def _launch(self, num_warps: int) -> dict[str, Any]:
         """The arguments every launch shares."""
-        dependent = {"launch_pdl": True} if self._dependent else {}
-        return {"DEPENDENT": self._dependent, "num_warps": num_warps, **dependent}
+        return {"num_warps": num_warps, **self._early}
+
+
+def _parted(x: Tensor | Scaled) -> tuple[Tensor, Tensor | None]:
+    """A matrix and its scales, if it has any."""
+    return (x.values_RC, x.scale_R) if isinstance(x, Scaled) else (x, None)
 
 
 def _precision(dtype: torch.dtype) -> str:

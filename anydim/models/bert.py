@@ -8,7 +8,7 @@ Legend: T tokens in the batch, R rows asked for, D hidden width, C channels of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -20,7 +20,7 @@ from torch.nn.functional import embedding, gelu, layer_norm, relu, silu
 from anydim.errors import ModelError
 from anydim.kernels import Ops
 from anydim.models.card import Family
-from anydim.models.linear import linear, linear_gelu
+from anydim.models.feed import plain_feed
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
 
@@ -49,6 +49,7 @@ class Bert(nn.Module):
         super().__init__()
         _check(config)
         self._ops = ops
+        self.feed = plain_feed(ops)
         self._heads = int(config["num_attention_heads"])
         width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
         self._scale = (width // self._heads) ** -0.5
@@ -87,6 +88,11 @@ class Bert(nn.Module):
                 sources[f"layers.{index}.{name}"] = stacked(parameter, tensors)
         return sources
 
+    def product_weights(self) -> Iterator[tuple[nn.Module, str]]:
+        """The module and the name of the weight of each product."""
+        for layer in self._layers:
+            yield from ((layer, f"{name}_weight") for name in ("qkv", "out", "up", "down"))
+
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Run the batch.
 
@@ -102,7 +108,7 @@ class Bert(nn.Module):
         for index, layer in enumerate(self._layers):
             if index == last and rows_R is not None:
                 return self._finish(layer, self._attend_rows(layer, hidden_TD, batch, rows_R), hidden_TD[rows_R])
-            qkv_TC = linear(hidden_TD, layer.qkv_weight, layer.qkv_bias)
+            qkv_TC = self.feed.product(hidden_TD, layer.qkv_weight, layer.qkv_bias)
             attended_TD = self._ops.attend(qkv_TC, batch.plan, self._heads, self._heads, self._scale, False)
             hidden_TD = self._finish(layer, attended_TD, hidden_TD)
         return hidden_TD
@@ -110,8 +116,8 @@ class Bert(nn.Module):
     def _attend_rows(self, layer: _Layer, hidden_TD: Tensor, batch: Packed, rows_R: Tensor) -> Tensor:
         """The last layer: keys and values of every token, queries of the wanted rows alone."""
         width = hidden_TD.shape[1]
-        q_RD = linear(hidden_TD[rows_R], layer.qkv_weight[:width], layer.qkv_bias[:width])
-        kv_TC = linear(hidden_TD, layer.qkv_weight[width:], layer.qkv_bias[width:])
+        q_RD = self.feed.product(hidden_TD[rows_R], layer.qkv_weight[:width], layer.qkv_bias[:width])
+        kv_TC = self.feed.product(hidden_TD, layer.qkv_weight[width:], layer.qkv_bias[width:])
         return self._ops.attend_rows(q_RD, kv_TC, batch.plan, self._heads, self._heads, self._scale)
 
     def _embed(self, batch: Packed) -> Tensor:
@@ -132,16 +138,16 @@ class Bert(nn.Module):
 
     def _finish(self, layer: _Layer, attended_TD: Tensor, hidden_TD: Tensor) -> Tensor:
         """Everything behind the attention; row by row, so that any rows will do."""
-        projected_TD = linear(attended_TD, layer.out_weight, layer.out_bias).add_(hidden_TD)
+        projected_TD = self.feed.product(attended_TD, layer.out_weight, layer.out_bias).add_(hidden_TD)
         hidden_TD = self._norm(projected_TD, layer.attention_norm_weight, layer.attention_norm_bias)
         inner_TF = self._up(hidden_TD, layer)
-        projected_TD = linear(inner_TF, layer.down_weight, layer.down_bias).add_(hidden_TD)
+        projected_TD = self.feed.product(inner_TF, layer.down_weight, layer.down_bias).add_(hidden_TD)
         return self._norm(projected_TD, layer.output_norm_weight, layer.output_norm_bias)
 
     def _up(self, hidden_TD: Tensor, layer: _Layer) -> Tensor:
         if self._activation is gelu:  # the one that can be fused
-            return linear_gelu(hidden_TD, layer.up_weight, layer.up_bias)
-        return self._activation(linear(hidden_TD, layer.up_weight, layer.up_bias))
+            return self.feed.product_gelu(hidden_TD, layer.up_weight, layer.up_bias)
+        return self._activation(self.feed.product(hidden_TD, layer.up_weight, layer.up_bias))
 
     def _norm(self, hidden_TD: Tensor, weight_D: Tensor, bias_D: Tensor) -> Tensor:
         return layer_norm(hidden_TD, weight_D.shape, weight_D, bias_D, self._eps)

@@ -20,6 +20,7 @@ from anydim.kernels import OP_NAMES, select_ops
 from anydim.models import weights
 from anydim.models.bert import Bert
 from anydim.models.card import Family, ModelCard
+from anydim.models.feed import check_quantization, quantize
 from anydim.models.packed import Model
 from anydim.models.qwen3 import Qwen3
 
@@ -76,11 +77,12 @@ def build_model(
 
     Raises:
         ModelError: the folder's files are incomplete or not supported.
-        ConfigError: an unknown name among ``plain_ops``.
+        ConfigError: an unknown name among ``plain_ops``, or products in 8 bits that the device does not have.
     """
     unknown = sorted(set(plain_ops) - OP_NAMES)
     if unknown:
         raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
+    check_quantization(settings.quantization, device, dtype)
     ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
     model: Qwen3 | Bert
     if card.family is Family.QWEN3:
@@ -91,6 +93,8 @@ def build_model(
         weights.fill_random(model)
     else:
         weights.load(model, card.folder, progress)
+    if settings.quantization != "none":
+        quantize(model, settings.quantization, ops, dtype)
     return model
 
 
@@ -125,7 +129,14 @@ def _is_good_at_bfloat16(device: torch.device) -> bool:
 
 
 def _without_kernel(card: ModelCard) -> frozenset[str]:
-    """Operations that the Triton kernels cannot do for this model: their heads are powers of two wide."""
-    head_dim = int(card.config.get("head_dim") or card.width // int(card.config["num_attention_heads"]))
-    fits = head_dim >= 16 and head_dim & (head_dim - 1) == 0
-    return frozenset() if fits else frozenset({"attend", "attend_rows", "qk_norm_rope_", "fused"})
+    """Operations that the Triton kernels cannot do for this model: heads are powers of two wide, rows aligned."""
+    heads = int(card.config["num_attention_heads"])
+    head_dim = int(card.config.get("head_dim") or card.width // heads)
+    without = set()
+    if head_dim < 16 or head_dim & (head_dim - 1):
+        without |= {"attend", "attend_rows", "qk_norm_rope_", "fused"}
+    if any(
+        size % 16 for size in (int(card.config["hidden_size"]), int(card.config["intermediate_size"]), heads * head_dim)
+    ):
+        without.add("fused")  # rows of weights must start on 16 bytes
+    return frozenset(without)

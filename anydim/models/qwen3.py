@@ -9,7 +9,7 @@ up columns or frequencies, P positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from anydim.errors import ModelError
 from anydim.kernels import FEW_TOKENS, Ops, rope_tables
-from anydim.models.linear import linear
+from anydim.models.feed import Operand, plain_feed
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
 
@@ -38,6 +38,7 @@ class Qwen3(nn.Module):
         super().__init__()
         _check(config)
         self._ops = ops
+        self.feed = plain_feed(ops)
         self._heads = int(config["num_attention_heads"])
         self._kv_heads = int(config.get("num_key_value_heads") or self._heads)
         self._head_dim = int(config.get("head_dim") or config["hidden_size"] // self._heads)
@@ -78,6 +79,11 @@ class Qwen3(nn.Module):
                 sources[f"layers.{index}.{name}"] = stacked(parameter, tensors, rows.get(name))
         return sources
 
+    def product_weights(self) -> Iterator[tuple[nn.Module, str]]:
+        """The module and the name of the weight of each product."""
+        for layer in self._layers:
+            yield from ((layer, name) for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"))
+
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Run the batch.
 
@@ -94,23 +100,24 @@ class Qwen3(nn.Module):
         residual_TD: Tensor | None = None
         last = len(self._layers) - 1
         for index, layer in enumerate(self._layers):
-            normed_TD, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.input_layernorm)
+            normed, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.input_layernorm)
             if index == last and rows_R is not None:
-                attended_TC, residual_TD = self._attend_rows(layer, normed_TD, residual_TD, batch, rows_R)
+                attended_TC, residual_TD = self._attend_rows(layer, normed, residual_TD, batch, rows_R)
             else:
-                attended_TC = self._attend(layer, normed_TD, batch)
-            hidden_TD = linear(attended_TC, layer.o_proj, layer.o_bias)
+                attended_TC = self._attend(layer, normed, batch)
+            hidden_TD = self.feed.product(attended_TC, layer.o_proj, layer.o_bias)
             # What nobody reads any more goes at once: the memory of a batch is what lives beside gate and up.
-            del attended_TC, normed_TD
-            normed_TD, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.post_attention_layernorm)
+            del attended_TC, normed
+            normed, residual_TD = self._add_norm(hidden_TD, residual_TD, layer.post_attention_layernorm)
             del hidden_TD
-            gate_up_TF = linear(normed_TD, layer.gate_up_proj)
-            del normed_TD
-            gated_TF = self._ops.silu_mul(gate_up_TF)
+            gate_up_TF = self.feed.product(normed, layer.gate_up_proj, None)
+            del normed
+            gated = self.feed.silu_mul(gate_up_TF)
             del gate_up_TF
-            hidden_TD = linear(gated_TF, layer.down_proj)
-            del gated_TF
-        return self._add_norm(hidden_TD, residual_TD, self.norm)[0]
+            hidden_TD = self.feed.product(gated, layer.down_proj, None)
+            del gated
+        assert residual_TD is not None, "a model has layers"
+        return self._ops.add_rms_norm(hidden_TD, residual_TD, self.norm, self._eps)[0]
 
     def _is_few(self, batch: Packed) -> bool:
         """Whether the fused steps take this batch: they know no shared prefixes and no biases."""
@@ -120,9 +127,9 @@ class Qwen3(nn.Module):
         """The layers of few tokens. Every token goes to the end: the weights, not the rows, are what costs."""
         tables_PF = (self._cos, self._sin)
         for layer in self._layers:
-            normed_TD = steps.rms_norm(stream_TD, layer.input_layernorm, self._eps)
+            normed = steps.rms_norm(stream_TD, layer.input_layernorm, self._eps, self.feed.dtype)
             attended_TC = steps.attend_raw(
-                steps.linear(normed_TD, layer.qkv_proj),
+                steps.linear(normed, layer.qkv_proj),
                 batch.positions_T,
                 (layer.q_norm, layer.k_norm),
                 tables_PF,
@@ -132,35 +139,35 @@ class Qwen3(nn.Module):
                 self._eps,
             )
             steps.linear_add_(attended_TC, layer.o_proj, stream_TD)
-            normed_TD = steps.rms_norm(stream_TD, layer.post_attention_layernorm, self._eps)
-            steps.linear_add_(steps.gate_up(normed_TD, layer.gate_up_proj), layer.down_proj, stream_TD)
+            normed = steps.rms_norm(stream_TD, layer.post_attention_layernorm, self._eps, self.feed.dtype)
+            steps.linear_add_(steps.gate_up(normed, layer.gate_up_proj), layer.down_proj, stream_TD)
         wanted_RD = stream_TD if rows_R is None else stream_TD[rows_R]
         return self._ops.rms_norm(wanted_RD, self.norm, self._eps)
 
-    def _add_norm(self, hidden_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor) -> tuple[Tensor, Tensor]:
+    def _add_norm(self, hidden_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor) -> tuple[Operand, Tensor]:
         if residual_TD is None:
-            return self._ops.rms_norm(hidden_TD, weight_D, self._eps), hidden_TD
-        return self._ops.add_rms_norm(hidden_TD, residual_TD, weight_D, self._eps)
+            return self.feed.rms_norm(hidden_TD, weight_D, self._eps), hidden_TD
+        return self.feed.add_rms_norm(hidden_TD, residual_TD, weight_D, self._eps)
 
     def _rotate_(self, block_TC: Tensor, positions_T: Tensor, layer: _Layer, heads: int, kv_heads: int) -> None:
         self._ops.qk_norm_rope_(
             block_TC, positions_T, layer.q_norm, layer.k_norm, self._cos, self._sin, heads, kv_heads, self._eps
         )
 
-    def _attend(self, layer: _Layer, normed_TD: Tensor, batch: Packed) -> Tensor:
-        qkv_TC = linear(normed_TD, layer.qkv_proj, layer.qkv_bias)
+    def _attend(self, layer: _Layer, normed: Operand, batch: Packed) -> Tensor:
+        qkv_TC = self.feed.product(normed, layer.qkv_proj, layer.qkv_bias)
         self._rotate_(qkv_TC, batch.positions_T, layer, self._heads, self._kv_heads)
         return self._ops.attend(qkv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5, True)
 
     def _attend_rows(
-        self, layer: _Layer, normed_TD: Tensor, residual_TD: Tensor, batch: Packed, rows_R: Tensor
+        self, layer: _Layer, normed: Operand, residual_TD: Tensor, batch: Packed, rows_R: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The last layer: keys and values of every token, queries of the wanted rows alone."""
         q_size = self._heads * self._head_dim
         q_bias = None if layer.qkv_bias is None else layer.qkv_bias[:q_size]
         kv_bias = None if layer.qkv_bias is None else layer.qkv_bias[q_size:]
-        q_RC = linear(normed_TD[rows_R], layer.qkv_proj[:q_size], q_bias)
-        kv_TC = linear(normed_TD, layer.qkv_proj[q_size:], kv_bias)
+        q_RC = self.feed.product(normed[rows_R], layer.qkv_proj[:q_size], q_bias)
+        kv_TC = self.feed.product(normed, layer.qkv_proj[q_size:], kv_bias)
         self._rotate_(q_RC, batch.positions_T[rows_R], layer, self._heads, 0)
         self._rotate_(kv_TC, batch.positions_T, layer, 0, self._kv_heads)
         attended_RC = self._ops.attend_rows(q_RC, kv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5)

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("file", ["interpreted.py", "interpreted_fused.py"])
+@pytest.mark.parametrize("file", ["interpreted.py", "interpreted_fused.py", "interpreted_scaled.py"])
 def test_kernels_equal_their_plain_twins(file: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / file)]
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}

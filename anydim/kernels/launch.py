@@ -1,0 +1,21 @@
+"""Launching Triton kernels early: a kernel starts while the one before it ends (programmatic dependent launch).
+
+From Hopper on. Such a kernel waits (`gdc_wait`) before it reads or writes anything but weights: the wait ends when the
+kernel before it is complete. What it announces (`gdc_launch_dependents`) lets the next one start. Kernels that are not
+launched so wait as always. It knows devices and no kernel.
+
+Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def early(device: torch.device) -> dict[str, Any]:
+    """What a launch on this device takes: DEPENDENT, the kernel's constant, and on Hopper the launch attribute."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (9, 0):
+        return {"DEPENDENT": False}
+    return {"DEPENDENT": True, "launch_pdl": True}

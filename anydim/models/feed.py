@@ -1,0 +1,116 @@
+"""Feed: the steps of a layer that make and multiply the operands of products, in the precision of the weights.
+
+A forward calls them and does not know whether an operand is a plain matrix or 8-bit rows with scales. ``quantize`` puts
+a model that is loaded into 8 bits, from outside: it replaces the weights of its products and these steps. Weights have
+a scale an output channel, tokens one a token; everything between products stays in the model's own precision.
+
+It knows no architecture. Shapes: T tokens, D hidden width, F gate and up columns, G = F/2, I channels in, O out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anydim.errors import ConfigError
+from anydim.kernels import Ops, Scaled
+from anydim.models.linear import linear, linear_gelu
+
+Operand = Tensor | Scaled
+
+EIGHT_BITS: Final = MappingProxyType({"fp8": torch.float8_e4m3fn, "int8": torch.int8})
+"""The type of an operand's values behind each ``--quantization``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """The steps.
+
+    Attributes:
+        rms_norm: (x_TD, weight_D, eps) to an operand.
+        add_rms_norm: (x_TD, residual_TD, weight_D, eps) to an operand and the updated residual stream.
+        silu_mul: gate_up_TF to an operand (T, G).
+        product: (x, weight, bias_O or None) to x @ weight.T + bias, (T, O).
+        product_gelu: the exact GELU of that.
+        dtype: the type of 8-bit operands, or None where they are plain.
+    """
+
+    rms_norm: Callable[[Tensor, Tensor, float], Operand]
+    add_rms_norm: Callable[[Tensor, Tensor, Tensor, float], tuple[Operand, Tensor]]
+    silu_mul: Callable[[Tensor], Operand]
+    product: Callable[[Operand, Operand, Tensor | None], Tensor]
+    product_gelu: Callable[[Operand, Operand, Tensor | None], Tensor]
+    dtype: torch.dtype | None = None
+
+
+class Quantizable(Protocol):
+    """A model whose products can be put into 8 bits."""
+
+    feed: Feed
+
+    def product_weights(self) -> Iterator[tuple[nn.Module, str]]:
+        """The module and the name of the weight of each product."""
+        ...
+
+
+def plain_feed(ops: Ops) -> Feed:
+    """Operands in the model's own precision."""
+    return Feed(
+        rms_norm=ops.rms_norm,
+        add_rms_norm=ops.add_rms_norm,
+        silu_mul=ops.silu_mul,
+        product=linear,  # type: ignore[arg-type]  # its operands are plain
+        product_gelu=linear_gelu,  # type: ignore[arg-type]
+    )
+
+
+def scaled_feed(ops: Ops, eight: torch.dtype, dtype: torch.dtype) -> Feed:
+    """Operands in 8 bits; products come out in ``dtype``."""
+
+    def product(x: Operand, weight: Operand, bias_O: Tensor | None) -> Tensor:
+        assert isinstance(weight, Scaled), "the model is quantised"
+        rows = x if isinstance(x, Scaled) else ops.quantize_rows(x, eight)
+        return ops.scaled_mm(rows, weight, bias_O, dtype)
+
+    return Feed(
+        rms_norm=partial(ops.rms_norm_scaled, dtype=eight),
+        add_rms_norm=partial(ops.add_rms_norm_scaled, dtype=eight),
+        silu_mul=partial(ops.silu_mul_scaled, dtype=eight),
+        product=product,
+        product_gelu=lambda x, weight, bias_O: functional.gelu(product(x, weight, bias_O)),
+        dtype=eight,
+    )
+
+
+def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse what the device cannot multiply.
+
+    Raises:
+        ConfigError: naming the flag and what works instead.
+    """
+    if kind != "fp8" or device.type == "cpu":
+        return
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+        raise ConfigError("--quantization fp8 needs a GPU with fp8 products (Ada, Hopper or later); int8 works here")
+    if dtype is not torch.bfloat16:
+        raise ConfigError("--quantization fp8 needs --dtype bfloat16 on a GPU: its products come out in that")
+
+
+@torch.no_grad()
+def quantize(model: Quantizable, kind: str, ops: Ops, dtype: torch.dtype) -> None:
+    """Replace the weights of all products by 8-bit ones, one after another, and the steps around them."""
+    eight = EIGHT_BITS[kind]
+    for module, name in model.product_weights():
+        weight_OI = getattr(module, name)
+        scaled = ops.quantize_rows(weight_OI.data, eight)
+        del weight_OI
+        delattr(module, name)
+        setattr(module, name, scaled)
+    model.feed = scaled_feed(ops, eight, dtype)

@@ -1,0 +1,70 @@
+"""Law 4: int8 and fp8 equal the plain model within the bounds of docs/quantization.md, on trained weights.
+
+On a CPU the products are those of the plain functions: the same rounding as on a GPU, at another speed. The reference
+is sentence-transformers in float32.
+"""
+
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anydim.config import ModelSettings
+from anydim.errors import ConfigError
+from anydim.kernels import Scaled
+from anydim.models.build import build_model
+from anydim.models.card import read_card
+from tests.pipeline import CPU, Pipeline
+from tests.shelf import Shelf, load_reference
+from tests.texts import SENTENCES, declaration_articles
+
+LEAST_COSINE = MappingProxyType({"minilm": 0.985, "starter": 0.998})
+KINDS = ("fp8", "int8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LEAST_COSINE)
+def test_near_to_the_reference(name: str, kind: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(f"{name}_folder")
+    texts = (*SENTENCES, *declaration_articles()[::40])
+    theirs = load_reference(folder).encode(list(texts), normalize_embeddings=True)
+    ours = Pipeline(folder, quantization=kind).embed(texts)
+    assert (ours * np.asarray(theirs)).sum(axis=1).min() >= LEAST_COSINE[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batch_is_single(minilm_folder: Path, kind: str) -> None:
+    """In 8 bits a last bit before rounding may turn into a step behind it, so the bound is wider than without."""
+    pipeline = Pipeline(minilm_folder, quantization=kind)
+    alone = np.concatenate([pipeline.embed([text]) for text in SENTENCES])
+    assert (pipeline.embed(SENTENCES) * alone).sum(axis=1).min() >= 0.999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-bias", "qwen3-5-to-1-heads", "bert-cls", "xlm-roberta-mean"])
+def test_every_architecture(shelf: Shelf, name: str, kind: str) -> None:
+    """Random weights have none of the structure that trained ones keep, so this only says that all parts fit."""
+    plain, pipeline = shelf.ours(name), Pipeline(shelf.folder(name), quantization=kind)
+    assert (pipeline.embed(SENTENCES) * plain.embed(SENTENCES)).sum(axis=1).min() >= 0.95
+
+
+def test_products_hold_a_byte_a_weight(shelf: Shelf) -> None:
+    pipeline = Pipeline(shelf.folder("qwen3"), quantization="int8")
+    weights = [getattr(module, name) for module, name in pipeline.model.product_weights()]
+    assert len(weights) == 3 * 4
+    assert all(isinstance(weight, Scaled) and weight.values_RC.dtype is torch.int8 for weight in weights)
+    assert isinstance(pipeline.model, nn.Module)
+    left = {name.rsplit(".", 1)[-1] for name, parameter in pipeline.model.named_parameters() if parameter.ndim > 1}
+    assert left == {"embed_tokens"}
+
+
+def test_a_device_without_fp8_is_told_so(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shelf.folder("qwen3")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
+    settings = ModelSettings(model=str(folder), quantization="fp8")
+    with pytest.raises(ConfigError, match="int8 works here"):
+        build_model(read_card(folder), settings, torch.device("cuda", 0), torch.bfloat16, (), lambda *_: None)
+    build_model(read_card(folder), settings, CPU, torch.float32, (), lambda *_: None)
