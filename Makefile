@@ -32,7 +32,7 @@ lint: $(VENV)/.all ## Check style, types, the project's own rules and that the g
 	$(BIN)/python -m pytest -q tests/policy
 	$(BIN)/python -m anydim.cli.docs --check
 
-docs: $(VENV)/.all ## Write the generated pages: docs/cli.md and docs/config.md
+docs: $(VENV)/.all ## Write the generated pages: docs/cli.md, docs/config.md, docs/metrics.md
 	$(BIN)/python -m anydim.cli.docs
 
 # torch names the one triton that it goes with, which a CPU build does not say: keep the two in step.

@@ -9,12 +9,14 @@ import importlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from anydim.version import VERSION
+
 if TYPE_CHECKING:
     from anydim.embedder import Embedder
     from anydim.errors import AnydimError
     from anydim.types import OutputDtype
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = ["AnydimError", "Embedder", "OutputDtype"]
 

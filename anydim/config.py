@@ -156,7 +156,10 @@ class ServerSettings:
     )
     strict: bool = _setting(False, "Refuse unknown JSON fields, with the nearest known name.")
     enable_tqdm: bool = _setting(True, "Draw progress bars while loading.")
-    log_json: bool = _setting(False, "Log as JSON lines.", later=(False,))
+    log_json: bool = _setting(False, "Log as JSON lines.")
+    request_log: Literal["none", "line", "body"] = _setting(
+        "none", "Log a line a request; body adds the start of what was sent, texts of users included."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The application: routes and middleware around one served model. Entrances may hand in further routes.
 
-It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: CORS (where it is
-asked for), the envelope, the keys (where there are any).
+It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, CORS
+(where it is asked for), the envelope, the keys (where there are any).
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from starlette.routing import BaseRoute
 
 from anydim.api.auth import KeyGuard, KeyRing
 from anydim.api.dialects.openai import OpenAIRoutes
+from anydim.api.engine_metrics import EngineCollector
 from anydim.api.envelope import Envelope
+from anydim.api.metrics import BUILD, HttpMetrics, MetricsRoutes
 from anydim.api.models import ServedModel
+from anydim.api.observe import Observer, RouteNames, TimedEngine
 from anydim.api.pages import PageRoutes
 from anydim.api.probes import Draining, ProbeRoutes
 from anydim.api.status import dialect_of, http_error_response
 from anydim.api.words import bounded
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle
+from anydim.version import VERSION
 
 _EXPOSED: Final = (
     "X-Request-Id",
@@ -61,26 +65,33 @@ def create_app(
         routes: further routes; they stand before ours and behind the keys.
 
     Returns:
-        The application; ``app.state.draining`` is the Draining that its owner sets before it stops.
+        The application; ``app.state.draining`` is the Draining that its owner sets before it stops, and
+        ``app.state.metrics`` its HttpMetrics.
 
     Raises:
         ConfigError: a key or the file of keys is wrong.
     """
-    draining = Draining()
+    draining, metrics = Draining(), HttpMetrics()
+    metrics.set(BUILD, VERSION, served.id, value=1)
+    engine = TimedEngine(engine)
     if keys is None:
         keys = KeyRing.of(settings)
+    every = [
+        *routes,
+        *OpenAIRoutes(served, engine, settings).routes(),
+        *ProbeRoutes(engine, draining).routes(),
+        *MetricsRoutes(metrics, [EngineCollector(engine)]).routes(),
+        *PageRoutes(served, keys is not None).routes(),
+    ]
+    observer = Middleware(Observer, metrics=metrics, names=RouteNames(every), settings=settings)
     app = Starlette(
-        routes=[
-            *routes,
-            *OpenAIRoutes(served, engine, settings).routes(),
-            *ProbeRoutes(engine, draining).routes(),
-            *PageRoutes(served, keys is not None).routes(),
-        ],
-        middleware=_middleware(settings, keys),
+        routes=every,
+        middleware=[observer, *_middleware(settings, keys)],
         exception_handlers={HTTPException: _on_http},
         lifespan=_lifespan(stop),
     )
     app.state.draining = draining
+    app.state.metrics = metrics
     return app
 
 

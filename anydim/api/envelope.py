@@ -37,6 +37,8 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(scope)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id.decode()
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -53,6 +55,7 @@ class Envelope:
         except Exception as error:
             if started:
                 raise
+            state["error_kind"] = error.kind if isinstance(error, AnydimError) else "crashed"
             response = _answer(error, scope["path"], request_id.decode())
             await response(scope, receive, send_with_id)
 

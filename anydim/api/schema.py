@@ -66,6 +66,7 @@ def _paths(served: ServedModel) -> Json:
         paths[f"{prefix}/models/{{model}}"] = {"get": one}
     paths["/health"] = {"get": _probe("health", "Whether the engine lives.")}
     paths["/ready"] = {"get": _probe("ready", "Whether requests should come here now.")}
+    paths["/metrics"] = {"get": _plain("metrics", "Numbers for Prometheus.", "text/plain")}
     paths["/openapi.json"] = {"get": _plain("openapi", "This document.", "application/json")}
     paths["/docs"] = {"get": _plain("docs", "This document as a page.", "text/html")}
     return paths

@@ -1,6 +1,6 @@
-"""Docs: writes docs/cli.md and docs/config.md from the commands and the settings, so that they cannot disagree.
+"""Docs: writes docs/cli.md, docs/config.md and docs/metrics.md from the code, so that they cannot disagree.
 
-It knows the command line and config.py; what stands on the pages is said there, not here.
+It knows the command line, config.py and the lists of metrics; what stands on the pages is said there, not here.
 
 Run: python -m anydim.cli.docs, or with --check to fail where a page is stale.
 """
@@ -15,6 +15,8 @@ from typing import Final
 
 import click
 
+from anydim.api.engine_metrics import ENGINE_METRICS
+from anydim.api.metrics import HTTP_METRICS, Metric
 from anydim.cli.main import make_program
 from anydim.cli.options import HELP_WIDTH, default_words
 from anydim.config import Setting, all_settings
@@ -44,11 +46,28 @@ model = "Qwen/Qwen3-Embedding-0.6B"
 default_dim = 256
 ```
 """
+_METRICS_INTRO: Final = """\
+`GET /metrics` answers in Prometheus' text format, and in OpenMetrics where `Accept` asks for it. It is behind the key
+like all other routes; a scrape configuration sends it as a bearer token:
+
+```yaml
+scrape_configs:
+  - job_name: anydim
+    authorization: {credentials_file: key.txt}
+    static_configs: [{targets: ["127.0.0.1:30000"]}]
+```
+
+A histogram's name is followed by `_bucket`, `_sum` and `_count`. With several front ends any of them answers for all:
+the numbers of HTTP are sums, those of the engine are the engine's own. A restarted engine begins at zero. The process's
+own memory, CPU time and open files stand beside these as `process_*` where there is one front end.
+
+[grafana-dashboard.json](grafana-dashboard.json) draws them; import it in Grafana and choose the data source.
+"""
 
 
 def pages() -> dict[str, str]:
     """File name -> text of every generated page."""
-    return {"cli.md": _cli_page(), "config.md": _config_page()}
+    return {"cli.md": _cli_page(), "config.md": _config_page(), "metrics.md": _metrics_page()}
 
 
 def main() -> None:
@@ -94,6 +113,19 @@ def _config_page() -> str:
         f"value but the default is refused.\n\n{_table(later)}"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _metrics_page() -> str:
+    parts = ["# Metrics", _WRITTEN, _METRICS_INTRO.strip()]
+    for title, metrics in (("HTTP", HTTP_METRICS), ("The engine", ENGINE_METRICS)):
+        rows = "\n".join(_metric_row(metric) for metric in metrics)
+        parts.append(f"## {title}\n\n| Name | Kind | Labels | Meaning |\n|---|---|---|---|\n{rows}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _metric_row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |"
 
 
 def _table(settings: list[Setting]) -> str:

@@ -23,6 +23,7 @@ import uvicorn
 from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
 from anydim.api.connection import Connection, Limits
+from anydim.api.metrics import REFUSED
 from anydim.api.models import ServedModel
 from anydim.cli.gate import Gate
 from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit
@@ -31,6 +32,7 @@ from anydim.engine.supervisor import Supervisor
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError
 from anydim.intake.intake import Intake
+from anydim.logs import NEWS, configure_logs
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 
@@ -52,7 +54,7 @@ def serve_forever(settings: Settings) -> int:
         ModelError: the model is not there, broken or not supported.
         ComputeFailed: the engine's process died while it started.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_logs(settings.server.log_json)
     _check_tls(settings.server)
     keys = KeyRing.of(settings.server)
     # From here on the process holds hashes only.
@@ -84,11 +86,11 @@ class _Site:
     async def run(self) -> int:
         """Start, serve, drain, stop; the exit code."""
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
-        supervisor = Supervisor(self._intake.card, model, engine, server.enable_tqdm)
+        supervisor = Supervisor(self._intake.card, model, engine, _draws_bars(server), server.log_json)
         served = ServedModel(intake=self._intake, aliases=model.served_model_name)
         app = create_app(served, supervisor.handle, server, keys=self._keys)
         gate = Gate(app)
-        http = _Server(_uvicorn_config(gate, server))
+        http = _Server(_uvicorn_config(gate, server, partial(app.state.metrics.add, REFUSED)))
         signals = _Signals(on_second=partial(setattr, http, "force_exit", True))
         if self._keys is not None and self._keys.has_file:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, self._keys)
@@ -122,6 +124,12 @@ class _Site:
             f"Documentation at {address}/docs",
             f"Try: {self._curl(address)}",
         ):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        if self._settings.server.log_json:
+            logging.getLogger(NEWS).info(line)
+        else:
             click.echo(line)
 
     def _curl(self, address: str) -> str:
@@ -178,8 +186,12 @@ async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
 
+def _draws_bars(settings: ServerSettings) -> bool:
+    return settings.enable_tqdm and not settings.log_json
+
+
 def _load_intake(settings: Settings) -> Intake:
-    wanted = settings.server.enable_tqdm
+    wanted = _draws_bars(settings.server)
     if not wanted:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -189,8 +201,8 @@ def _load_intake(settings: Settings) -> Intake:
     return Intake.of(card, settings.model)
 
 
-def _uvicorn_config(gate: Gate, settings: ServerSettings) -> uvicorn.Config:
-    limits = Limits(settings=settings, connections=_most_connections(settings), refused=lambda cause: None)
+def _uvicorn_config(gate: Gate, settings: ServerSettings, refused: Callable[[str], None]) -> uvicorn.Config:
+    limits = Limits(settings=settings, connections=_most_connections(settings), refused=refused)
     return uvicorn.Config(
         gate,
         http=partial(Connection, limits),  # type: ignore[arg-type]  # uvicorn only calls it

@@ -36,7 +36,12 @@ class Supervisor:
     """One engine process and the line to it."""
 
     def __init__(
-        self, card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool = True
+        self,
+        card: ModelCard,
+        model: ModelSettings,
+        engine: EngineSettings,
+        show_progress: bool = True,
+        log_json: bool = False,
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
@@ -45,6 +50,7 @@ class Supervisor:
             model: how it is served.
             engine: where it runs.
             show_progress: whether the process may draw bars on standard error.
+            log_json: whether it logs as JSON lines.
 
         Raises:
             ConfigError: the folder for temporary files has too long a name.
@@ -64,6 +70,7 @@ class Supervisor:
             "model": model,
             "engine": engine,
             "show_progress": show_progress,
+            "log_json": log_json,
         }
         self._first: asyncio.Future[wire.Started] | None = None
         self._process: asyncio.subprocess.Process | None = None

@@ -28,6 +28,7 @@ from anydim.engine import wire
 from anydim.engine.engine import Engine
 from anydim.engine.load import load_engine
 from anydim.errors import AnydimError
+from anydim.logs import configure_logs
 from anydim.models.card import read_card
 from anydim.types import Output
 
@@ -44,6 +45,7 @@ class Order(msgspec.Struct):
     model: ModelSettings
     engine: EngineSettings
     show_progress: bool
+    log_json: bool = False
 
 
 def main() -> None:
@@ -52,6 +54,7 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print to standard output must not speak for us
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    configure_logs(order.log_json)
     try:
         card = read_card(Path(order.folder), order.name)
         engine, started = load_engine(card, order.model, order.engine, order.show_progress)
