@@ -100,6 +100,7 @@ class Counting:
 
     head_counts = (1, 1)
     takes_prefixes = False
+    takes_dense = False
 
     def __init__(self, width: int) -> None:
         """A forward of any width."""

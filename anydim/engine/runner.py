@@ -174,7 +174,7 @@ class Runner:
         typical = typical_length(lengths_B, prefixes) if tokens is None else tokens
         shape = tile_shape(typical, *self._model.head_counts, itemsize=self._itemsize)
         if tokens is None or texts is None:
-            return make_plan(lengths_B, shape, prefixes=prefixes)
+            return make_plan(lengths_B, shape, prefixes=prefixes, dense=self._model.takes_dense)
         tiles = tile_bound(tokens, texts, shape)
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
 

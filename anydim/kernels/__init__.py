@@ -81,6 +81,7 @@ class SiluMulScaled(Protocol):
 class Ops:
     """The operations of a forward; each behaves as the plain function of the same name in this package.
 
+    ``attend_long`` is ``attend`` for plans with a dense part, None where there shall be none.
     ``fused`` are the steps of a forward of at most FEW_TOKENS tokens (fused.py), None where the others do that too.
     """
 
@@ -95,6 +96,7 @@ class Ops:
     rms_norm_scaled: RmsNormScaled
     add_rms_norm_scaled: AddRmsNormScaled
     silu_mul_scaled: SiluMulScaled
+    attend_long: Attend | None = None
     fused: FusedKernels | None = None
 
     @property
@@ -161,17 +163,19 @@ def select_ops(device: torch.device, dtype: torch.dtype, plain: frozenset[str] =
     fallback = flash_ops() if device.type == "cuda" and sixteen else plain_ops()
     fits = device.type == "cuda" and dtype in (torch.bfloat16, torch.float32)
     if fits and importlib.util.find_spec("triton") is not None:
-        return _with(_fused(triton_ops(), device, dtype), fallback, plain)
+        return _with(_for_bfloat16(triton_ops(), device, dtype), fallback, plain)
     return _with(fallback, fallback, plain)
 
 
-def _fused(ops: Ops, device: torch.device, dtype: torch.dtype) -> Ops:
-    """With the fused kernels, where their blocks fit into shared memory."""
+def _for_bfloat16(ops: Ops, device: torch.device, dtype: torch.dtype) -> Ops:
+    """With the fused kernels, whose blocks fit into shared memory in 16 bits, and with cuDNN's for long texts."""
     if dtype is not torch.bfloat16:
         return ops
+    from anydim.kernels import attention_long
     from anydim.kernels.fused_triton import FusedKernels
 
-    return replace(ops, fused=FusedKernels(device))
+    long = attention_long.attend if attention_long.works(device) else None
+    return replace(ops, attend_long=long, fused=FusedKernels(device))
 
 
 def _with(ops: Ops, other: Ops, names: frozenset[str]) -> Ops:

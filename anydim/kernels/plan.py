@@ -61,17 +61,33 @@ class Group(NamedTuple):
     prefix_end: int
 
 
+class Dense(NamedTuple):
+    """The first `tokens` of each of `texts` neighbouring texts of `length`: what a dense kernel takes."""
+
+    first: int
+    texts: int
+    length: int
+    tokens: int
+
+    @property
+    def end(self) -> int:
+        """One past the last token of the last text."""
+        return self.first + self.texts * self.length
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionPlan:
     """The layout of one packed batch. Filled by `make_plan`; the last four fields by `attention.bind_plan`.
 
     groups: the texts, in order. prefix_groups: the shared prefixes behind them; () where there are none.
+    dense: the parts of long texts that no tile covers, since a dense kernel takes them; () where there are none.
     max_length: an upper bound of a text's tokens, its prefix included. n_texts, n_tiles: slots, spare ones included.
     cu_seqlens_S1: where each text's own tokens start. tile_prefixes_N2, text_prefixes_S2: None without prefixes.
     """
 
     groups: tuple[Group, ...]
     prefix_groups: tuple[Group, ...]
+    dense: tuple[Dense, ...]
     max_length: int
     n_texts: int
     n_tiles: int
@@ -153,6 +169,16 @@ def tile_bound(n_tokens: int, n_texts: int, shape: TileShape) -> int:
     return n_tokens // shape.tokens + min(n_texts, n_tokens)
 
 
+def dense_length(length: int) -> int:
+    """How many of a text's first tokens a dense kernel takes: whole blocks, so that it meets few lengths; 0 for short
+    texts. Chosen on an H100; see benchmarks/LOG.md.
+    """
+    if length < 4096:
+        return 0
+    block = 1024 if length < 8192 else 2048
+    return length // block * block
+
+
 def make_plan(
     lengths: Sequence[int] | NDArray[np.integer],
     shape: TileShape,
@@ -161,19 +187,25 @@ def make_plan(
     n_tiles: int | None = None,
     max_length: int | None = None,
     prefixes: Prefixes | None = None,
+    dense: bool = False,
 ) -> AttentionPlan:
     """Lay out texts of these lengths (tokens, 0 allowed), packed one after another from token 0.
 
     n_texts, n_tiles: slots of the table, at least what the texts need, by default just that.
     max_length: bound to state in place of the longest length (a graph's bound holds for all its batches).
     prefixes: what the texts share; then `lengths` are what each has of its own.
+    dense: leave the whole blocks of long texts (`dense_length`) to a dense kernel; not where texts share prefixes.
     Raises AssertionError when slots or bound are too small.
     """
     count = len(lengths)
     lengths_G, before_G2 = _runs(np.asarray(lengths, dtype=np.int64), prefixes)
     ends_G = np.cumsum(lengths_G)
     starts_G = ends_G - lengths_G
+    groups = _groups(starts_G[:count], lengths_G[:count], before_G2[:count])
+    whole = _dense(groups) if dense and prefixes is None else ()
     tiles_N3, run_N = _tiles(starts_G, lengths_G, before_G2, shape.tokens)
+    if whole:
+        tiles_N3 = _without_dense(tiles_N3)
     longest = int((lengths_G + before_G2[:, 1] - before_G2[:, 0]).max(initial=0))
     slots = count if n_texts is None else n_texts
     rows = len(tiles_N3) if n_tiles is None else n_tiles
@@ -186,8 +218,9 @@ def make_plan(
     if prefixes is not None:
         table_W = np.concatenate([table_W, _padded(before_G2[run_N], rows), _padded(before_G2[:count], slots)])
     return AttentionPlan(
-        groups=_groups(starts_G[:count], lengths_G[:count], before_G2[:count]),
+        groups=groups,
         prefix_groups=_groups(starts_G[count:], lengths_G[count:], before_G2[count:]),
+        dense=whole,
         max_length=bound,
         n_texts=slots,
         n_tiles=rows,
@@ -218,6 +251,20 @@ def _tiles(starts_G: Int64, lengths_G: Int64, before_G2: Int64, tokens: int) -> 
     keys_N = np.minimum(first_N + tokens, end_N) - start_N + (before_G2[:, 1] - before_G2[:, 0])[run_N]
     order_N = np.argsort(-keys_N, kind="stable")
     return np.stack([start_N, end_N, first_N], axis=1)[order_N], run_N[order_N]
+
+
+def _dense(groups: Sequence[Group]) -> tuple[Dense, ...]:
+    long = (Dense(group.first, group.texts, group.length, dense_length(group.length)) for group in groups)
+    return tuple(dense for dense in long if dense.tokens)
+
+
+def _without_dense(tiles_N3: Int64) -> Int64:
+    """The tiles behind the dense part of their text. Blocks are a multiple of every tile."""
+    start_N, end_N, first_N = tiles_N3.T
+    lengths, of_N = np.unique(end_N - start_N, return_inverse=True)
+    dense_N = np.array([dense_length(int(length)) for length in lengths])[of_N]
+    behind_N3: Int64 = tiles_N3[first_N - start_N >= dense_N]
+    return behind_N3
 
 
 def _groups(starts_G: Int64, lengths_G: Int64, before_G2: Int64) -> tuple[Group, ...]:

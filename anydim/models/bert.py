@@ -78,6 +78,11 @@ class Bert(nn.Module):
         """Every token sees the whole text, so that no two texts have a state in common."""
         return False
 
+    @property
+    def takes_dense(self) -> bool:
+        """A token needs the keys behind it, so that no part of a text stands alone."""
+        return False
+
     def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         sources = {name: stacked(getattr(self, name), [f"embeddings.{tensor}"]) for name, tensor in _EMBEDDINGS.items()}

@@ -41,6 +41,11 @@ class Model(Protocol):
         """Whether texts may share prefixes: no token sees what follows it, and attention reads shared ones."""
         ...
 
+    @property
+    def takes_dense(self) -> bool:
+        """Whether a dense kernel may take the whole blocks of long texts."""
+        ...
+
     def __call__(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Hidden states (R, D) of the rows asked for, one a text; of all T tokens where ``rows_R`` is None."""
         ...

@@ -65,6 +65,11 @@ class Qwen3(nn.Module):
         """A token sees only what comes before it, so what begins several texts has the same states in all of them."""
         return self._ops.takes_prefixes
 
+    @property
+    def takes_dense(self) -> bool:
+        """A token needs no key behind it, so that a text's first tokens stand alone."""
+        return self._ops.attend_long is not None
+
     def sources(self) -> dict[str, tuple[Part, ...]]:
         """Parameter name -> checkpoint tensors, stacked along the first axis."""
         q_size, kv_size = self._heads * self._head_dim, self._kv_heads * self._head_dim
@@ -157,7 +162,8 @@ class Qwen3(nn.Module):
     def _attend(self, layer: _Layer, normed: Operand, batch: Packed) -> Tensor:
         qkv_TC = self.feed.product(normed, layer.qkv_proj, layer.qkv_bias)
         self._rotate_(qkv_TC, batch.positions_T, layer, self._heads, self._kv_heads)
-        return self._ops.attend(qkv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5, True)
+        attend = self._ops.attend_long if batch.plan.dense and self._ops.attend_long else self._ops.attend
+        return attend(qkv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5, True)
 
     def _attend_rows(
         self, layer: _Layer, normed: Operand, residual_TD: Tensor, batch: Packed, rows_R: Tensor

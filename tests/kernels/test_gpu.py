@@ -49,6 +49,20 @@ def test_qk_norm_rope() -> None:
     assert off(qkv_TC, wanted_TC) < 5e-3
 
 
+@pytest.mark.parametrize("lengths", [[4096], [6000, 17, 4096, 4096], [9001, 300]])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (4, 2, 64)])
+def test_long_texts(lengths: list[int], heads: int, kv_heads: int, head_dim: int) -> None:
+    """Dense parts and what is left of them, beside short texts."""
+    ops, lengths = select_ops(torch.device("cuda", 0), torch.bfloat16), sorted(lengths)
+    if ops.attend_long is None:
+        pytest.skip("this GPU's cuDNN has no dense kernel for it")
+    plan = place_plan(make_plan(lengths, tile_shape(max(lengths), heads, kv_heads), dense=True), "cuda")
+    assert plan.dense
+    qkv_TC = normal(sum(lengths), (heads + 2 * kv_heads) * head_dim)
+    wanted_TO = PLAIN.attend(qkv_TC.float(), plan, heads, kv_heads, 0.1, True)
+    assert off(ops.attend_long(qkv_TC, plan, heads, kv_heads, 0.1, True), wanted_TO) < 1e-2
+
+
 @pytest.mark.parametrize("longest", sorted(LENGTHS))
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (12, 12, 64), (12, 12, 32)])

@@ -34,6 +34,22 @@ def test_tiles_cover_each_token_once_within_its_text(lengths: list[int], tokens:
     assert sorted(covered) == wanted
 
 
+@given(st.lists(st.sampled_from([1, 500, 4095, 4096, 4097, 5120, 8191, 8192, 9000, 20000, 32768]), max_size=6), TOKENS)
+def test_tiles_and_dense_parts_cover_each_token_once(lengths: list[int], tokens: int) -> None:
+    """A dense kernel meets few lengths, since each costs it a plan; the tiles take what is left."""
+    plan = place_plan(make_plan(sorted(lengths), shape_of(tokens), dense=True), "cpu")
+    assert plan.tiles_N3 is not None
+    seen = np.zeros(sum(lengths), int)
+    for _, end, first in plan.tiles_N3.tolist():
+        seen[first : min(first + tokens, end)] += 1
+    for dense in plan.dense:
+        assert dense.tokens % 1024 == 0 and 0 <= dense.length - dense.tokens < 2048
+        texts = seen[dense.first : dense.end].reshape(dense.texts, dense.length)
+        texts[:, : dense.tokens] += 1
+    assert (seen == 1).all()
+    assert sum(dense.texts for dense in plan.dense) == sum(length >= 4096 for length in lengths)
+
+
 @given(LENGTHS, TOKENS)
 def test_heavy_tiles_come_first(lengths: list[int], tokens: int) -> None:
     tiles_N3 = place_plan(make_plan(lengths, shape_of(tokens)), "cpu").tiles_N3
