@@ -93,7 +93,9 @@ class EngineSettings:
 
     device: str = _setting("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
     max_batch_tokens: int | None = _setting(
-        None, "Most tokens in one forward; by default 16384 on a GPU and 2048 on a CPU.", metavar="N"
+        None,
+        "Most tokens in one forward; by default 16384 on a GPU, or less where less fits, and 2048 on a CPU.",
+        metavar="N",
     )
     max_queue_tokens: int = _setting(
         1_000_000, "Most tokens that wait; beyond it requests are refused with 429.", metavar="N"
@@ -103,6 +105,13 @@ class EngineSettings:
         300.0, "Seconds without progress after which the engine counts as stuck and /health says so.", metavar="S"
     )
     cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs.")
+    graph_seconds: float = _setting(
+        30.0,
+        "Seconds that capturing CUDA graphs may take at start; what is left out runs without.",
+        metavar="S",
+        least=0,
+    )
+    graph_mib: int = _setting(1024, "GPU memory that CUDA graphs may take, in MiB.", metavar="N", least=0)
     share_prefixes: bool = _setting(
         True, "Compute tokens that several texts of a batch begin with only once (causal models)."
     )
@@ -116,7 +125,7 @@ class EngineSettings:
         2, "Batches on the device at once; 1 sends a batch when the last is answered, for comparisons.", "N", most=2
     )
     mem_fraction_static: float = _setting(
-        0.85, "Share of the GPU's memory for weights and workspace.", metavar="F", later=(0.85,), least=0.01, most=1
+        0.85, "Share of a GPU's memory for weights and workspace; batches get what fits.", "F", least=0.01, most=1
     )
     tp: int = _setting(1, "GPUs that share one model by tensor parallelism.", metavar="N", later=(1,))
     dp: int = _setting(1, "Engine replicas behind one port.", metavar="N", later=(1,))

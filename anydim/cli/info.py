@@ -120,7 +120,7 @@ def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Architecture", f"{facts['architecture']} ({facts['family']})"
     yield "Parameters", f"{facts['parameters']:,}"
     yield "Shape", _shape(facts)
-    yield "Stored", f"{facts['stored_dtype']}, {_size(facts['stored_bytes'])} in {facts['files']} file(s)"
+    yield "Stored", f"{facts['stored_dtype']}, {size_words(facts['stored_bytes'])} in {facts['files']} file(s)"
     yield "Dimensions", f"{facts['dimensions']}; by default {facts['default_dimension']}"
     yield "Pooling", f"{facts['pooling']}, {'' if facts['normalized'] else 'folder asks for no '}unit length"
     yield "Longest text", f"{facts['max_tokens']:,} tokens"
@@ -133,7 +133,7 @@ def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Instructions", "understood" if facts["instructions"] else "not trained with them"
     for dtype, memory in facts["memory"].items():
         yield f"Memory {dtype}", _memory_words(memory)
-    yield "RAM", f"{_size(facts['ram_bytes'])}, of which {_size(facts['ram_free_bytes'])} free"
+    yield "RAM", f"{size_words(facts['ram_bytes'])}, of which {size_words(facts['ram_free_bytes'])} free"
 
 
 def _shape(facts: Mapping[str, Any]) -> str:
@@ -144,17 +144,15 @@ def _shape(facts: Mapping[str, Any]) -> str:
 
 
 def _memory_words(memory: Mapping[str, int]) -> str:
-    return (
-        f"{_size(memory['weights'])} weights; a full batch takes at least {_size(memory['activations_cpu'])} more on a "
-        f"CPU, {_size(memory['activations_gpu'])} on a GPU"
-    )
+    weights, cpu, gpu = (size_words(memory[key]) for key in ("weights", "activations_cpu", "activations_gpu"))
+    return f"{weights} weights; a full batch takes at least {cpu} more on a CPU, {gpu} on a GPU"
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_PROMPT else text[: _LONGEST_PROMPT - 3] + "..."
 
 
-def _size(count: int) -> str:
+def size_words(count: int) -> str:
     """Bytes in units of 1024, as memory is counted."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:

@@ -26,6 +26,7 @@ from anydim.api.connection import Connection, Limits
 from anydim.api.metrics import REFUSED
 from anydim.api.models import ServedModel
 from anydim.cli.gate import Gate
+from anydim.cli.info import size_words
 from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
@@ -120,6 +121,7 @@ class _Site:
             f"(weights {started.weights_seconds:.1f}s, warm-up {started.warmup_seconds:.1f}s)",
             f"Serving {self._intake.card.name} on {started.device} in {started.dtype}; "
             f"dimensions: {rule.allowed}, by default {rule.default}",
+            *_memory(started),
             f"Server running on {address}",
             f"Documentation at {address}/docs",
             f"Try: {self._curl(address)}",
@@ -139,6 +141,14 @@ class _Site:
             f"curl {address}/v1/embeddings -H 'Content-Type: application/json'{key} "
             f"""-d '{{"input": "hello", "output_dim": {dim}}}'"""
         )
+
+
+def _memory(started: Started) -> Iterator[str]:
+    """What the model takes of its GPU, where that was measured."""
+    if started.allowed_bytes:
+        sizes = (started.weights_bytes, started.workspace_bytes, started.allowed_bytes)
+        weights, batch, allowed = map(size_words, sizes)
+        yield f"Memory: {weights} weights, {batch} for a batch of {started.batch_tokens:,} tokens, of {allowed} allowed"
 
 
 class _Signals:

@@ -48,7 +48,6 @@ _REASONS: Final = MappingProxyType(
         "--download-dir": "downloads go to the hub's cache; set HF_HOME to move it",
         "--enable-metrics": "/metrics is always served",
         "--max-queued-requests": "the queue is bounded in tokens: --max-queue-tokens",
-        "--mem-fraction-static": "only the default works in this version; there is no KV cache to size",
         "--schedule-policy": "short texts go first, with an age limit",
         "--skip-tokenizer-init": "token ids are accepted with --token-ids model",
         "--tokenizer-path": "the tokenizer is read from the model's folder",
@@ -95,7 +94,7 @@ _SINGLE: Final = """
     kv-events-config limit-mm-data-per-request load-balance-method load-watch-interval log-level log-level-http
     log-requests-format log-requests-level lora-backend lora-eviction-policy mamba-backend mamba-full-memory-ratio
     mamba-ssm-dtype max-loaded-loras max-lora-chunk-size max-lora-rank max-loras-per-batch max-mamba-cache-size
-    max-queued-requests max-running-requests max-total-tokens mem-fraction-static mm-attention-backend model-impl
+    max-queued-requests max-running-requests max-total-tokens mm-attention-backend model-impl
     model-config-parser model-loader-extra-config modelopt-quant moe-a2a-backend moe-data-parallel-size
     moe-dense-tp-size moe-dp-size moe-runner-backend mooncake-ib-device nccl-init-addr nccl-port nnodes node-rank
     num-continuous-decode-steps num-reserved-decode-tokens offload-group-size offload-mode offload-num-in-group
@@ -150,7 +149,7 @@ def translate(args: Sequence[str]) -> Translation:
     own = _own_flags()
     for flag, values in _groups(args, own):
         name = RENAMED.get(flag, flag)
-        if _is_dropped(name, values, own):
+        if _is_dropped(name, own):
             warnings[_warning(flag)] = None
         elif name not in _FULFILLED:
             kept += [name, *(_VALUES.get((name, value), value) for value in values)] if name else values
@@ -210,12 +209,7 @@ def _take_words(rest: list[str]) -> list[str]:
     return taken
 
 
-def _is_dropped(name: str, values: Sequence[str], own: Mapping[str, Setting | None]) -> bool:
-    if (
-        name == "--mem-fraction-static"
-    ):  # every SGLang command line has it, so that a value which cannot work is no error
-        setting = own[name]
-        return setting is not None and setting.works is not None and values != [str(setting.default)]
+def _is_dropped(name: str, own: Mapping[str, Setting | None]) -> bool:
     return name not in own and name in SWITCHES | SINGLE | SEVERAL
 
 

@@ -14,6 +14,7 @@ from typing import Self
 
 from anydim.engine.loop import Loop, Runs
 from anydim.engine.queue import Queue, Ticket
+from anydim.errors import TooLong
 from anydim.types import Item, Output
 
 
@@ -39,7 +40,9 @@ class EngineStatus:
 class Engine:
     """One thread runs the loop; any thread may submit."""
 
-    def __init__(self, runner: Runs, batch_tokens: int, queue_tokens: int, in_flight: int = 2) -> None:
+    def __init__(
+        self, runner: Runs, batch_tokens: int, queue_tokens: int, in_flight: int = 2, longest: int | None = None
+    ) -> None:
         """Start the loop.
 
         Args:
@@ -47,7 +50,9 @@ class Engine:
             batch_tokens: most tokens in one forward.
             queue_tokens: most tokens that wait.
             in_flight: batches on the device at once, 1 or 2.
+            longest: most tokens of a text that the device's memory holds; None where it holds every text.
         """
+        self._longest = longest
         self._queue = Queue(queue_tokens)
         self._loop = Loop(runner, self._queue, batch_tokens, in_flight)
         # The thread does not hold the engine, so that a forgotten one ends with its last reference.
@@ -66,9 +71,12 @@ class Engine:
         """Queue Items; the future gets one Output an Item, in order. Cancelling it frees their place in the queue.
 
         Raises:
+            TooLong: the device's memory does not hold one of them.
             Overloaded: the queue is full.
             Unavailable: the engine is closed or has failed.
         """
+        if self._longest is not None:
+            _check_lengths(items, self._longest)
         future: Future[list[Output]] = Future()
         if items:
             self._queue.put(Ticket(items, future))
@@ -85,6 +93,15 @@ class Engine:
         """Answer what waits, then stop and let go of the model. Later submissions are refused."""
         self._queue.close()
         self._thread.join()
+
+
+def _check_lengths(items: Sequence[Item], longest: int) -> None:
+    for item in items:
+        if len(item.ids) > longest:
+            raise TooLong(
+                f"a text has {len(item.ids)} tokens, and the GPU's memory holds texts of up to {longest}; the server's "
+                "--mem-fraction-static decides how much of it may be used"
+            )
 
 
 def _abandon(queue: Queue, thread: threading.Thread) -> None:

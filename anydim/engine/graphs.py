@@ -1,7 +1,7 @@
 """CUDA graphs: the whole forward of a small batch, heads included, as one replay.
 
 It knows token buckets and static buffers; it knows no queue and no text. A bucket has a fixed number of tokens and
-texts; what a batch leaves free are zero-length texts that no kernel visits.
+texts; what a batch leaves free are zero-length texts that no kernel visits. Capturing has a budget of time and memory.
 
 Legend: B text slots, C = B + 1 boundaries, D full width, E = D + 1 columns of the captured
 block, W words of a table.
@@ -9,10 +9,13 @@ block, W words of a table.
 
 from __future__ import annotations
 
+import logging
+import sys
+import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -26,10 +29,56 @@ from anydim.types import Batch, Int32Array, Item
 Vectors = Callable[[Staged, int], Tensor]
 Planner = Callable[..., AttentionPlan]
 
+Captured = TypeVar("Captured")
+
+_LOG = logging.getLogger(__name__)
 BUCKETS: Final = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 640, 768, 1024)
 _MOST_TEXTS: Final = 32
 _MOST_TABLES: Final = 256
 _HOSTS: Final = 3  # pinned buffers a bucket: two batches may be in flight
+
+
+@dataclass(frozen=True, slots=True)
+class GraphBudget:
+    """What capturing may take at start.
+
+    Attributes:
+        seconds: no further graph is begun after so long.
+        bytes: device memory of all graphs together.
+    """
+
+    seconds: float
+    bytes: int
+
+
+def capture_within(
+    buckets: Sequence[int],
+    capture: Callable[[int, bool], Captured],
+    budget: GraphBudget,
+    clock: Callable[[], float],
+    taken: Callable[[], int],
+) -> dict[int, Captured]:
+    """Capture buckets while time and memory last.
+
+    The largest comes first, since the others then fit into its memory; then the smallest, which gain most, and upwards.
+
+    Args:
+        buckets: tokens, in rising order.
+        capture: captures one; told whether there is no other yet.
+        budget: what may be spent.
+        clock: seconds.
+        taken: bytes that the graphs hold so far.
+    """
+    captured: dict[int, Captured] = {}
+    began = clock()
+    for place, bucket in enumerate((*buckets[-1:], *buckets[:-1])):
+        if place and clock() - began > budget.seconds:
+            break
+        graph = capture(bucket, not captured)
+        if taken() <= budget.bytes:
+            captured[bucket] = graph
+        del graph  # one that is too large goes
+    return captured
 
 
 @dataclass(slots=True)
@@ -51,9 +100,16 @@ class GraphPool:
     """Captured graphs by token bucket; they share one memory pool."""
 
     def __init__(
-        self, vectors: Vectors, planner: Planner, device: torch.device, most_tokens: int, longest: int, width: int
+        self,
+        vectors: Vectors,
+        planner: Planner,
+        device: torch.device,
+        most_tokens: int,
+        longest: int,
+        width: int,
+        budget: GraphBudget | None = None,
     ) -> None:
-        """Capture every bucket up to ``most_tokens`` tokens.
+        """Capture the buckets up to ``most_tokens`` tokens, as far as the budget goes; the log names the others.
 
         Args:
             vectors: model and heads, from a staged batch and a width to the block that ``run`` returns.
@@ -62,16 +118,39 @@ class GraphPool:
             most_tokens: the largest batch there will be.
             longest: tokens of the longest text that the model reads.
             width: the model's full width.
+            budget: what capturing may take; None for no limit.
         """
         self._vectors = vectors
         self._planner = planner
         self._device = device
         self._longest = longest
         self._width = width
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
-        # The largest first: smaller ones then reuse its memory.
-        self._graphs = {bucket: self._capture(bucket) for bucket in reversed(self._buckets)}
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_reserved(device)
+        self._graphs = capture_within(
+            self._buckets,
+            self._capture,
+            budget or GraphBudget(float("inf"), sys.maxsize),
+            time.monotonic,
+            lambda: self._held() - before,
+        )
+        self._report()
+
+    def _held(self) -> int:
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved(self._device)
+
+    def _report(self) -> None:
+        left = [str(bucket) for bucket in self._buckets if bucket not in self._graphs]
+        if left:
+            _LOG.warning(
+                "batches of up to %s tokens run without a CUDA graph, which makes them slower: capturing took all of "
+                "--graph-seconds or --graph-mib",
+                ", ".join(left),
+            )
 
     def run(self, batch: Batch) -> Tensor | None:
         """Replay a batch; None where it fits no bucket.
@@ -83,7 +162,9 @@ class GraphPool:
         place = bisect_left(self._buckets, batch.tokens)
         if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS:
             return None
-        graph = self._graphs[self._buckets[place]]
+        graph = self._graphs.get(self._buckets[place])
+        if graph is None:
+            return None
         host = graph.hosts[graph.turn]
         graph.turn = (graph.turn + 1) % _HOSTS
         graph.layout.write(host, batch, self._table(graph, batch, self._buckets[place]))
@@ -103,7 +184,9 @@ class GraphPool:
     def _slots(self, lengths: Any, bucket: int) -> AttentionPlan:
         return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
 
-    def _capture(self, bucket: int) -> _Graph:
+    def _capture(self, bucket: int, alone: bool) -> _Graph:
+        if alone:  # a pool whose only graph was given up cannot be used again
+            self._pool = torch.cuda.graph_pool_handle()
         whole, rest = divmod(bucket, self._longest)
         lengths = np.array([self._longest] * whole + [rest] * (rest > 0), np.int32)
         sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])

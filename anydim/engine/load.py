@@ -13,16 +13,20 @@ import torch
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine.engine import Engine
+from anydim.engine.graphs import GraphBudget
+from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
 from anydim.engine.runner import Runner
 from anydim.engine.wire import Started
-from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype
+from anydim.errors import ConfigError
+from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import ModelCard
 from anydim.models.packed import Model
+from anydim.models.weights import Progress
 from anydim.progress import progress_bar
 
 
 def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
-    """Most tokens in one forward: ``--max-batch-tokens``, else 16384 on a GPU and 2048 elsewhere."""
+    """Most tokens in one forward that anyone wants: ``--max-batch-tokens``, else 16384 on a GPU and 2048 elsewhere."""
     return settings.max_batch_tokens or (16384 if device.type == "cuda" else 2048)
 
 
@@ -42,7 +46,7 @@ def load_engine(
     began = time.perf_counter()
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
-            loaded = build_model(card, model, device, dtype, engine.plain_ops, progress)
+            loaded = _load_model(card, model, engine, device, dtype, progress)
         rotation_DD = load_rotation(model.projection, card.width, device)
     weights_done = time.perf_counter()
     runner = Runner(
@@ -55,12 +59,66 @@ def load_engine(
         share_prefixes=engine.share_prefixes,
         prune=engine.prune_last_layer,
     )
-    budget = batch_tokens(engine, device)
-    runner.warm_up(budget, model.max_input_tokens or card.max_tokens, engine.cuda_graphs)
+    longest = model.max_input_tokens or card.max_tokens
+    room = _warm_up(runner, engine, longest)
     started = Started(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         dtype=str(dtype).removeprefix("torch."),
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
+        batch_tokens=room.batch_tokens,
+        weights_bytes=room.weights_bytes,
+        workspace_bytes=room.workspace_bytes,
+        allowed_bytes=room.allowed_bytes,
     )
-    return Engine(runner, budget, engine.max_queue_tokens, engine.batches_in_flight), started
+    return Engine(runner, room.batch_tokens, engine.max_queue_tokens, engine.batches_in_flight, room.longest), started
+
+
+def _load_model(
+    card: ModelCard,
+    model: ModelSettings,
+    engine: EngineSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress,
+) -> Model:
+    """The model on its device.
+
+    Raises:
+        ConfigError: a GPU has no room for it; the message names the flag to change.
+    """
+    if device.type != "cuda":
+        return build_model(card, model, device, dtype, engine.plain_ops, progress)
+    meter = CudaMeter(device, engine.mem_fraction_static)
+    need = weight_bytes(card, dtype) if model.quantization == "none" else 0
+    lack = lack_of_room(need, meter.allowed, meter.total, meter.free, _smaller(model, dtype))
+    if lack is None:
+        try:
+            return build_model(card, model, device, dtype, engine.plain_ops, progress)
+        except torch.OutOfMemoryError:  # its frames hold what was loaded so far
+            lack = (
+                "the GPU's memory does not suffice for the weights: raise --mem-fraction-static, or take a larger GPU"
+            )
+    raise ConfigError(lack)
+
+
+def _smaller(model: ModelSettings, dtype: torch.dtype) -> str | None:
+    """The flag that makes the weights smaller."""
+    return "--dtype bfloat16" if model.dtype != "bfloat16" and dtype.itemsize > 2 else None
+
+
+def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> Capacity:
+    """Compile and capture, then find out how much fits at once.
+
+    Raises:
+        ConfigError: beside the weights the GPU has no room for a batch.
+    """
+    wanted = batch_tokens(settings, runner.device)
+    graphs = GraphBudget(settings.graph_seconds, settings.graph_mib << 20)
+    runner.warm_up(wanted, longest, settings.cuda_graphs, graphs)
+    if runner.device.type != "cuda":
+        return Capacity(wanted)
+    meter = CudaMeter(runner.device, settings.mem_fraction_static)
+    return capacity(
+        meter, lambda tokens: runner.probe(tokens, longest), wanted, settings.max_batch_tokens is not None, longest
+    )

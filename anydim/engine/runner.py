@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anydim.engine.graphs import BUCKETS, GraphPool
+from anydim.engine.graphs import BUCKETS, GraphBudget, GraphPool
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.staging import Staged, stage
@@ -32,6 +32,7 @@ from anydim.models.packed import Model
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
+_SHORT: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,15 @@ class Runner:
         self._shares_above = BUCKETS[-1] if device.type == "cuda" else 0
 
     @torch.inference_mode()
-    def warm_up(self, most_tokens: int, longest: int, graphs: bool) -> None:
-        """Compile kernels for texts up to ``longest`` tokens, and capture CUDA graphs for small batches."""
+    def warm_up(self, most_tokens: int, longest: int, graphs: bool, budget: GraphBudget | None = None) -> None:
+        """Compile kernels for texts up to ``longest`` tokens, and capture CUDA graphs for small batches.
+
+        Args:
+            most_tokens: the largest batch there will be.
+            longest: tokens of the longest text.
+            graphs: whether to capture, where the device can.
+            budget: what capturing may take; None for no limit.
+        """
         for length in _WARM_LENGTHS:
             # Two texts that share nothing, so that what serves other texts is compiled.
             items = [Item(np.full(min(length, longest), token, np.int32), self._width) for token in (0, 1)]
@@ -112,7 +120,19 @@ class Runner:
             if self._shares and longest > LEAST_LENGTH:
                 self.finish(self.start(_warm_sharing(min(length, longest), self._width)))
         if graphs and self.device.type == "cuda":
-            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width)
+            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width, budget)
+
+    @torch.inference_mode()
+    def probe(self, tokens: int, longest: int) -> None:
+        """Run two batches of so many tokens as one after another are in flight, so that their memory can be measured.
+
+        Half of the tokens lie in texts of up to ``longest`` tokens, half in short ones that ask for scaled integers;
+        nothing is shared or replayed.
+        """
+        lengths = [*_lengths(tokens - tokens // 2, longest), *_lengths(tokens // 2, min(_SHORT, longest))]
+        batch = pack([Item(np.zeros(length, np.int32), self._width, OutputDtype.INT8) for length in lengths])
+        for flight in [self._send(batch, self._width) for _ in range(2)]:
+            self.finish(flight)
 
     @torch.inference_mode()
     def start(self, batch: Batch) -> Flight:
@@ -121,7 +141,10 @@ class Runner:
         replayed_BE = self._graphs.run(batch) if self._graphs else None
         if replayed_BE is not None:
             return self._fly_home(batch, replayed_BE, widest, None)
-        batch = self._share(batch)
+        return self._send(self._share(batch), widest)
+
+    def _send(self, batch: Batch, widest: int) -> Flight:
+        """An eager forward."""
         staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes), self.device)
         return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
 
@@ -216,6 +239,12 @@ def _warm_sharing(length: int, width: int) -> Batch:
     batch = pack([text, text, *[short] * (LEAST_LENGTH if length <= LEAST_LENGTH else 0)])
     prefix_B = np.where(np.diff(batch.cu_seqlens_C) > LEAST_LENGTH, 0, -1).astype(np.int32)
     return factor_out(batch, Prefixes(np.array([len(text.ids) - 1], np.int32), prefix_B))
+
+
+def _lengths(tokens: int, most: int) -> list[int]:
+    """So many tokens as texts of at most ``most``."""
+    whole, rest = divmod(tokens, most)
+    return [most] * whole + [rest] * (rest > 0)
 
 
 def _failed() -> Output:

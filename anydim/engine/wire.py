@@ -75,12 +75,20 @@ _CLASSES: Final = MappingProxyType(
 
 
 class Started(msgspec.Struct, tag="started"):
-    """The engine process's word that it serves: on what, in which precision, and how long loading took."""
+    """The engine process's word that it serves.
+
+    On what and in which precision; how long loading took; the largest batch, and in bytes what the weights and such a
+    batch take of how much (0 where that was not measured).
+    """
 
     device: str
     dtype: str
     weights_seconds: float
     warmup_seconds: float
+    batch_tokens: int = 0
+    weights_bytes: int = 0
+    workspace_bytes: int = 0
+    allowed_bytes: int = 0
 
 
 class Failed(msgspec.Struct, tag="failed"):

@@ -27,13 +27,16 @@ from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
 from anydim.engine.engine import Engine
 from anydim.engine.load import load_engine
+from anydim.engine.memory import bound_process
 from anydim.errors import AnydimError
 from anydim.logs import configure_logs
+from anydim.models.build import resolve_device
 from anydim.models.card import read_card
 from anydim.types import Output
 
 _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS: Final = 0.25
+_FLAGS: Final = "raise --mem-fraction-static, lower --max-batch-tokens, or choose a smaller --dtype"
 
 
 class Order(msgspec.Struct):
@@ -56,13 +59,14 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     configure_logs(order.log_json)
     try:
+        bound_process(resolve_device(order.engine.device), order.engine.mem_fraction_static)
         card = read_card(Path(order.folder), order.name)
         engine, started = load_engine(card, order.model, order.engine, order.show_progress)
     except AnydimError as error:
         _say(report, wire.Failed(error.kind, error.message))  # type: ignore[arg-type]
         sys.exit(1)
     except torch.OutOfMemoryError as error:
-        _say(report, wire.Failed("config", f"the GPU's memory does not suffice for this model: {error}"))
+        _say(report, wire.Failed("config", f"the GPU's memory does not suffice: {_FLAGS} ({error})"))
         sys.exit(1)
     gc.collect()
     gc.freeze()  # the loaded model is never garbage: do not walk it again

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anydim.config import ModelSettings
 from anydim.errors import ConfigError, ModelError
-from anydim.kernels import OP_NAMES, select_ops
+from anydim.kernels import OP_NAMES, Ops, plain_ops, select_ops
 from anydim.models import weights
 from anydim.models.bert import Bert
 from anydim.models.card import Family, ModelCard
@@ -84,11 +84,7 @@ def build_model(
         raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
     check_quantization(settings.quantization, device, dtype)
     ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
-    model: Qwen3 | Bert
-    if card.family is Family.QWEN3:
-        model = Qwen3(card.config, ops, device, dtype)
-    else:
-        model = Bert(card.config, card.family, ops, device, dtype)
+    model = _allocate(card, ops, device, dtype)
     if settings.load_format == "dummy":
         weights.fill_random(model)
     else:
@@ -96,6 +92,16 @@ def build_model(
     if settings.quantization != "none":
         quantize(model, settings.quantization, ops, dtype)
     return model
+
+
+def weight_bytes(card: ModelCard, dtype: torch.dtype) -> int:
+    """Bytes of a model's parameters in a precision, without allocating any of them.
+
+    Raises:
+        ModelError: the config asks for something that no forward does.
+    """
+    model = _allocate(card, plain_ops(), torch.device("meta"), dtype)
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor | None:
@@ -118,6 +124,12 @@ def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor 
     if not drift < 1e-3:
         raise ModelError(f"{file}: rotation is not orthogonal (off by {drift:.2g}), so cosines would change")
     return rotation_DD.to(device)
+
+
+def _allocate(card: ModelCard, ops: Ops, device: torch.device, dtype: torch.dtype) -> Qwen3 | Bert:
+    if card.family is Family.QWEN3:
+        return Qwen3(card.config, ops, device, dtype)
+    return Bert(card.config, card.family, ops, device, dtype)
 
 
 def _is_good_at_bfloat16(device: torch.device) -> bool:

@@ -61,7 +61,6 @@ def test_what_means_the_same_is_renamed(line: str, expected: list[str]) -> None:
         "--chunked-prefill-size=-1",
         "--lora-paths a=b c=d",
         "--enable-metrics",
-        "--mem-fraction-static 0.7",
         "--cuda-graph-bs 1 2 4 8",
         "--model-checksum",
     ],
@@ -108,7 +107,7 @@ def test_every_flag_of_ours_is_taken_as_it_stands() -> None:
 
 
 def test_the_tables_do_not_overlap() -> None:
-    own = {setting.flag for setting in all_settings()} - {"--mem-fraction-static"}
+    own = {setting.flag for setting in all_settings()}
     tables = [SWITCHES, SINGLE, SEVERAL, frozenset(RENAMED), frozenset(own)]
     assert sum(len(table) for table in tables) == len(frozenset().union(*tables))
     assert sum(len(table) for table in tables[:3]) > 150

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from anydim.errors import ConfigError, ModelError
-from anydim.models.build import load_rotation, resolve_device, resolve_dtype
+from anydim.models.build import load_rotation, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import Family
 from tests.checkpoints import EncoderSpec, Qwen3Spec, write_encoder, write_qwen3
 from tests.pipeline import CPU, Pipeline
@@ -53,6 +53,13 @@ def test_unknown_devices_are_refused(name: str) -> None:
 def test_a_cuda_device_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"--device cuda:99"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes_of_the_weights_are_known_before_they_are_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
+    for folder in (write_qwen3(tmp_path / "qwen3", Qwen3Spec()), write_encoder(tmp_path / "bert", EncoderSpec())):
+        loaded = Pipeline(folder, CPU, dtype)
+        assert weight_bytes(loaded.card, dtype) == sum(parameter.nbytes for parameter in loaded.model.parameters())
 
 
 def test_known_devices() -> None:
