@@ -1,8 +1,8 @@
-"""Weights: safetensors files -> a model's parameters, mapped from disk and straight to the device.
+"""Weights: safetensors files -> a model's parameters, from disk straight to the device.
 
-It knows file layouts and fused parameters; it does not know what any parameter is for. Only safetensors are read:
-nothing from outside is ever unpickled. Fused parameters are filled slice by slice, so that no second copy of the
-weights exists at any time.
+It knows file layouts and fused parameters; it does not know what any parameter is for, nor how bytes travel
+(transfer.py). Only safetensors are read: nothing from outside is ever unpickled. Fused parameters are filled slice by
+slice, so that no second copy of the weights exists at any time.
 """
 
 from __future__ import annotations
@@ -10,20 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from anydim.errors import ModelError
 from anydim.models.card import read_json
+from anydim.models.transfer import Piece, transfer
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total), both in bytes."""
 
-_REOPEN_BYTES: Final = 64 << 20  # mapped pages count as our memory until the file is closed
 _PREFIXES: Final = ("", "model.", "bert.", "roberta.")
+_STORED: Final = MappingProxyType(
+    {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    }
+)
+_LENGTH_BYTES: Final = 8  # of the header's length at the beginning of a file
 
 
 class Part(NamedTuple):
@@ -31,6 +44,14 @@ class Part(NamedTuple):
 
     tensor: str
     rows: int
+
+
+class Stored(msgspec.Struct):
+    """A tensor in the header of a file; its bytes are counted from the header's end."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
 
 
 class Loadable(Protocol):
@@ -60,16 +81,25 @@ def load(model: Loadable, folder: Path, progress: Progress) -> None:
     Raises:
         ModelError: a file or tensor is missing, truncated or of another shape.
     """
-    files = _index(folder)
     sources = model.sources()
     parameters = dict(model.named_parameters())
     total = sum(parameter.nbytes for parameter in parameters.values())
     done = 0
-    with _Shards(folder) as shards, torch.no_grad():
-        for name, parameter in parameters.items():
-            _fill(parameter, sources[name], files, shards)
-            done += parameter.nbytes
-            progress("weights", done, total)
+
+    def arrived(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("weights", done, total)
+
+    files = _index(folder)
+    with _Shards(folder) as shards:
+        pieces = [
+            piece
+            for name, parameter in parameters.items()
+            for piece in _pieces(parameter.data, sources[name], files, shards)
+        ]
+    pieces.sort(key=lambda piece: (piece.path, piece.start))  # disks like to be read from front to back
+    transfer(pieces, next(iter(parameters.values())).device, arrived)
 
 
 def fill_random(model: Loadable, seed: int = 0) -> None:
@@ -103,19 +133,19 @@ def _index(folder: Path) -> dict[str, Path]:
 
 
 class _Shards:
-    """Open safetensors files, closed again after a while to give their mapped pages back."""
+    """Open safetensors files, each checked by the library, and their headers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stack = ExitStack()
         self._files: dict[Path, Any] = {}
-        self._read = 0
+        self._headers: dict[Path, tuple[int, Mapping[str, Stored]]] = {}
 
     def __enter__(self) -> _Shards:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._close()
+        self._stack.close()
 
     def open(self, path: Path) -> Any:
         if path not in self._files:
@@ -127,32 +157,43 @@ class _Shards:
                 raise ModelError(f"{path} is damaged ({error}): was the download cut off?") from error
         return self._files[path]
 
-    def read(self, path: Path, tensor: str, into: Tensor) -> None:
-        try:
-            source = self.open(path).get_tensor(tensor)
-        except SafetensorError as error:
-            raise ModelError(f"{path}: {tensor} cannot be read ({error}): was the download cut off?") from error
-        if source.shape != into.shape:
+    def piece(self, path: Path, tensor: str, into: Tensor) -> Piece:
+        """Where a tensor's bytes lie, for a target of the same shape."""
+        if path not in self._headers:
+            self.open(path)  # says what is wrong with the file
+            self._headers[path] = _read_header(path)
+        start, header = self._headers[path]
+        stored = header.get(tensor)
+        if stored is None:
+            raise ModelError(f"{path} holds no tensor {tensor}: was the download cut off?")
+        if stored.shape != list(into.shape):
             raise ModelError(
-                f"{path}: {tensor} has shape {tuple(source.shape)}, config.json asks for {tuple(into.shape)}"
+                f"{path}: {tensor} has shape {tuple(stored.shape)}, config.json asks for {tuple(into.shape)}"
             )
-        into.copy_(source)
-        self._read += source.nbytes
-        if self._read > _REOPEN_BYTES:
-            self._close()
-
-    def _close(self) -> None:
-        self._files.clear()
-        self._stack.close()
-        self._read = 0
+        if stored.dtype not in _STORED:
+            raise ModelError(f"{path}: {tensor} is stored as {stored.dtype}; read are {', '.join(_STORED)}")
+        return Piece(path, start + stored.data_offsets[0], _STORED[stored.dtype], into)
 
 
-def _fill(parameter: Tensor, parts: Sequence[Part], files: Mapping[str, Path], shards: _Shards) -> None:
-    """Fill a parameter slice by slice."""
+def _read_header(path: Path) -> tuple[int, Mapping[str, Stored]]:
+    """Where the values begin, and what is stored; of a file that the library has checked.
+
+    Source: the safetensors format, github.com/huggingface/safetensors.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        entries = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+    entries.pop("__metadata__", None)
+    header = {name: msgspec.json.decode(entry, type=Stored) for name, entry in entries.items()}
+    return _LENGTH_BYTES + length, header
+
+
+def _pieces(parameter: Tensor, parts: Sequence[Part], files: Mapping[str, Path], shards: _Shards) -> Iterator[Piece]:
+    """What fills a parameter, slice by slice."""
     start = 0
     for part in parts:
         name = _find(part.tensor, files)
-        shards.read(files[name], name, parameter.data[start : start + part.rows])
+        yield shards.piece(files[name], name, parameter[start : start + part.rows])
         start += part.rows
 
 
