@@ -56,7 +56,9 @@ class ModelSettings:
     reranker: tuple[str, ...] = _setting((), "A reranking model beside the first.", metavar="MODEL", later=((),))
     revision: str | None = _setting(None, "Branch, tag or commit on the hub.", metavar="REV")
     cache: str | None = _setting(
-        None, "Folder for converted models; by default anydim below the user's cache folder.", metavar="DIR"
+        None,
+        "Folder for converted models and compiled kernels; by default anydim below the user's cache folder.",
+        metavar="DIR",
     )
     load_format: Literal["auto", "dummy"] = _setting(
         "auto", "dummy makes random weights from config.json alone, for benchmarks."

@@ -7,6 +7,7 @@ Legend: D hidden width.
 
 from __future__ import annotations
 
+import os
 import time
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine.engine import Engine
 from anydim.engine.graphs import GraphBudget
+from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
 from anydim.engine.runner import Runner
 from anydim.engine.wire import Started
@@ -21,6 +23,7 @@ from anydim.errors import ConfigError
 from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import ModelCard
 from anydim.models.packed import Model
+from anydim.models.registry import cache_folder
 from anydim.models.weights import Progress
 from anydim.progress import progress_bar
 
@@ -44,6 +47,8 @@ def load_engine(
     device = resolve_device(engine.device)
     dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     began = time.perf_counter()
+    if device.type == "cuda":
+        place_kernels(cache_folder(model), os.environ)
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
             loaded = _load_model(card, model, engine, device, dtype, progress)
@@ -90,7 +95,7 @@ def _load_model(
     if device.type != "cuda":
         return build_model(card, model, device, dtype, engine.plain_ops, progress)
     meter = CudaMeter(device, engine.mem_fraction_static)
-    need = weight_bytes(card, dtype) if model.quantization == "none" else 0
+    need = weight_bytes(card, dtype)  # loaded whole, then put into 8 bits one after another
     lack = lack_of_room(need, meter.allowed, meter.total, meter.free, _smaller(model, dtype))
     if lack is None:
         try:
