@@ -28,16 +28,15 @@ from anydim.api.models import ServedModel
 from anydim.cli.gate import Gate
 from anydim.cli.info import size_words
 from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit
+from anydim.cli.reload import Reload, load_certificate
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
 from anydim.engine.wire import Started
-from anydim.errors import ConfigError
 from anydim.intake.intake import Intake
 from anydim.logs import NEWS, configure_logs
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 
-_LOG: Final = logging.getLogger(__name__)
 _LAST_SECONDS: Final = 3  # for connections that hold on after their answer
 _RESERVED_FILES: Final = 64  # open files that are no client's: the engine's line, pipes, libraries, the model
 _LEAST_CONNECTIONS: Final = 8
@@ -93,9 +92,12 @@ class _Site:
         gate = Gate(app)
         http = _Server(_uvicorn_config(gate, server, partial(app.state.metrics.add, REFUSED)))
         signals = _Signals(on_second=partial(setattr, http, "force_exit", True))
-        if self._keys is not None and self._keys.has_file:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_keys, self._keys)
+        reload = Reload(server, self._keys)
+        if reload.is_needed:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         await supervisor.start()
+        http.config.load()
+        reload.tls = http.config.ssl
         serving = asyncio.create_task(http.serve(sockets=[self._listener]))
         ready = asyncio.create_task(supervisor.wait_ready())
         try:
@@ -107,9 +109,11 @@ class _Site:
             await signals.unless_second(gate.drain(server.drain_timeout))
         finally:
             ready.cancel()
-            http.should_exit = True
-            await serving
-            await supervisor.stop()
+            try:
+                await supervisor.stop()  # whoever still waits is answered 503, while there is someone to answer
+            finally:
+                http.should_exit = True
+                await serving
         return signals.exit_code
 
     def _announce(self, started: Started) -> None:
@@ -183,15 +187,6 @@ class _Signals:
             self._on_second()
 
 
-def _reload_keys(keys: KeyRing) -> None:
-    try:
-        keys.reload()
-    except ConfigError as error:
-        _LOG.error("the keys stay as they were: %s", error.message)
-    else:
-        _LOG.warning("read the key file again: %d keys are known now", len(keys))
-
-
 async def _first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
 
@@ -238,19 +233,8 @@ def _most_connections(settings: ServerSettings) -> int:
 
 def _check_tls(settings: ServerSettings) -> None:
     """Find a wrong certificate before the model is loaded."""
-    if settings.tls_cert is None and settings.tls_key is None:
-        return
-    if settings.tls_cert is None:
-        raise ConfigError("--tls-key needs --tls-cert")
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            settings.tls_cert,
-            settings.tls_key,
-            password="",  # an encrypted key is refused, not asked for
-        )
-    except (OSError, ssl.SSLError) as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(f"--tls-cert and --tls-key cannot be used: {reason}") from error
+    if settings.tls_cert is not None or settings.tls_key is not None:
+        load_certificate(settings, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
 
 def _warn_if_open(settings: ServerSettings, has_keys: bool) -> None:

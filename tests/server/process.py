@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class ServerProcess:
         module: str = "anydim",
         program: Path | None = None,
         cwd: Path | None = None,
+        limits: dict[int, int] | None = None,
     ) -> None:
         start = [str(program)] if program else [sys.executable, "-m", module]
         command = [*start, *(["serve"] if module == "anydim" else []), *arguments]
@@ -40,6 +43,7 @@ class ServerProcess:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
+            preexec_fn=partial(_set_limits, limits) if limits else None,
             env=kept | {"ANYDIM_THREADS": "1"} | (environment or {}),
         )
         self._readers = [
@@ -68,7 +72,7 @@ class ServerProcess:
     @property
     def address(self) -> str:
         """http://host:port, once it is ready."""
-        return self.line_with("Server running on").rsplit(" ", 1)[1]
+        return self.line_with("Server running on").rpartition("Server running on ")[2].rstrip('"}')
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and decoded body; status 0 where nobody answers."""
@@ -104,6 +108,11 @@ class ServerProcess:
         for reader in self._readers:
             reader.join(_PATIENCE)
         return code
+
+
+def _set_limits(limits: dict[int, int]) -> None:
+    for number, value in limits.items():
+        resource.setrlimit(number, (value, value))
 
 
 @contextlib.contextmanager
