@@ -174,12 +174,36 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """An index: where documents become searchable, how they are stored, and how they are searched."""
+
+    db: str | None = _setting(None, "Folder of a LanceDB index.", metavar="DB")
+    collection: str = _setting("documents", "Name of the index in its database.", metavar="NAME")
+    coarse_dim: int = _setting(64, "Dimension that the first stage of a search scans.", metavar="D")
+    coarse_dtype: Literal["auto", "float32", "float16", "int8", "binary"] = _setting(
+        "auto", "How these vectors are stored; auto is int8 where the database can scan it, else float32."
+    )
+    index_dim: int | Literal["native"] = _setting(
+        "native", "Dimension that the second stage compares; native is the model's width.", metavar="D"
+    )
+    index_dtype: Literal["float32", "float16"] = _setting("float32", "How these vectors are stored.")
+    chunk_tokens: int | None = _setting(
+        None, "Most tokens of a chunk; by default 256, or what the model reads.", metavar="N", least=8
+    )
+    chunk_overlap: int = _setting(32, "Tokens that neighbouring chunks share.", metavar="N", least=0)
+    candidates: int = _setting(200, "Chunks that the first stage hands on.", metavar="N", most=10_000)
+    rerank_candidates: int = _setting(50, "Chunks that the reranker judges.", metavar="N", most=1000)
+    top_k: int = _setting(10, "Hits of a search.", metavar="N", most=1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a server."""
 
     model: ModelSettings = field(default_factory=ModelSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +211,7 @@ class Setting:
     """One field, as the command line, the environment, the file and the documentation see it.
 
     Attributes:
-        section: ``model``, ``engine`` or ``server``.
+        section: ``model``, ``engine``, ``server`` or ``index``.
         name: the field's name; its flag is ``--`` and the name with hyphens.
         type: its annotation.
         default: its default.
@@ -286,7 +310,7 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Pa
     for name in flags:
         if name not in known:
             raise ConfigError(f"unknown setting {name}{nearest(name, known)}")
-    sections: dict[str, dict[str, Any]] = {"model": {}, "engine": {}, "server": {}}
+    sections: dict[str, dict[str, Any]] = {"model": {}, "engine": {}, "server": {}, "index": {}}
     for setting in all_settings():
         for values, spelled in sources:
             if setting.name in values:
@@ -296,6 +320,7 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Pa
         model=ModelSettings(**sections["model"]),
         engine=EngineSettings(**sections["engine"]),
         server=ServerSettings(**sections["server"]),
+        index=IndexSettings(**sections["index"]),
     )
 
 
@@ -358,7 +383,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> dict[str, Any]:
     values = {key.replace("-", "_"): value for key, value in table.items()}
     for key in values:
-        if key in ("model", "engine", "server") and isinstance(values[key], dict):
+        if key in ("model", "engine", "server", "index") and isinstance(values[key], dict):
             raise ConfigError(f"{place}: there is no table [{key}]; its keys stand at the top of the file")
         if key not in known:
             raise ConfigError(f"{place}: unknown key {key}{nearest(key, known)}")

@@ -62,7 +62,7 @@ class Embedder:
             engine = replace(engine, max_queue_tokens=sys.maxsize)
         with progress_bar("Preparing the model", show_progress) as progress:
             self.card = find_model(loaded.model, progress)
-        self._intake = Intake.of(self.card, loaded.model)
+        self.intake = Intake.of(self.card, loaded.model)
         self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
 
     def __enter__(self) -> Self:
@@ -140,7 +140,7 @@ class Embedder:
         outputs: list[Output] = []
         try:
             with self._bar(count, show_progress) as progress:
-                for chunk in self._intake.chunks(request, _CHUNK):
+                for chunk in self.intake.chunks(request, _CHUNK):
                     ahead.append(self._engine.submit(chunk))
                     if len(ahead) > _AHEAD:
                         outputs.extend(ahead.popleft().result())

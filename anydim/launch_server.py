@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from anydim.cli.main import clear_errors, run_serve
-from anydim.cli.options import SettingCommand, setting_options
+from anydim.cli.options import SettingCommand, serve_settings, setting_options
 from anydim.cli.sglang import translate
 
 _EXAMPLES: Final = """\
@@ -29,7 +29,9 @@ def make_command() -> click.Command:
         "Serve embeddings over HTTP, from a command line written for sglang.launch_server.\n\n--model-path and the "
         "other spellings of SGLang are read as well; a flag without a meaning here is accepted with a warning."
     )
-    return setting_options()(SettingCommand("launch_server", examples=_EXAMPLES, callback=run_serve, help=text))
+    return setting_options(serve_settings())(
+        SettingCommand("launch_server", examples=_EXAMPLES, callback=run_serve, help=text)
+    )
 
 
 def main(args: Sequence[str] | None = None) -> None:

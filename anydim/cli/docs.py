@@ -25,7 +25,9 @@ from anydim.launch_server import make_command
 FOLDER: Final = Path(__file__).parents[2] / "docs"
 
 _WRITTEN: Final = "<!-- Written by `python -m anydim.cli.docs`; do not edit. -->"
-_TITLES: Final = MappingProxyType({"model": "The model", "engine": "The engine", "server": "The server"})
+_TITLES: Final = MappingProxyType(
+    {"model": "The model", "engine": "The engine", "server": "The server", "index": "An index"}
+)
 _CONFIG_INTRO: Final = """\
 Each setting is a flag of `anydim serve`, an environment variable and a key of the TOML file behind `--config`. A flag
 goes before the environment, the environment before the file, the file before the default. An unknown flag, variable or

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from anydim import __version__
-from anydim.cli.options import CONTEXT, SettingCommand, read_settings, setting_options
+from anydim.cli.options import CONTEXT, SettingCommand, read_settings, serve_settings, setting_options
+from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
-LATER: Final = ("embed", "rerank", "index", "search", "check", "advise", "fit", "bench", "deploy")
+LATER: Final = ("embed", "rerank", "check", "advise", "fit", "bench", "deploy")
 INTERRUPTED: Final = 130
 
 _SERVE_EXAMPLES: Final = """\
@@ -43,6 +44,30 @@ Examples:
   anydim info ./my-model --json
 """
 _INFO_SETTINGS: Final = ("revision", "cache", "default_dim", "dim_step", "max_input_tokens")
+
+
+_TEXT_FIELD: Final = "Field of a row that holds text; repeatable, the texts are joined. [default text]"
+_ID_FIELD: Final = "Field of a row that holds its id; without one it is named FILE:ROW. [default id]"
+_WHERE: Final = "Only documents whose metadata fulfil this; also !=, <, <=, >, >=; repeatable, all must hold."
+_LIBRARY_SETTINGS: Final = (  # of the model and the engine where they run in this process
+    *("model", "revision", "cache", "dtype", "force_float16", "projection", "dim_step", "max_input_tokens"),
+    *("device", "max_batch_tokens", "threads", "enable_tqdm"),
+)
+_INDEX_EXAMPLES: Final = """\
+Examples:
+  anydim index docs.jsonl --db ./papers
+  anydim index ./handbook --db ./papers --model Qwen/Qwen3-Embedding-0.6B --chunk-tokens 512
+  anydim index articles.parquet --db ./papers --text-field title --text-field body --id-field doi
+  anydim index --db ./papers --delete paper-17
+
+A run that was stopped goes on where it was when it is started again.
+"""
+_SEARCH_EXAMPLES: Final = """\
+Examples:
+  anydim search "how do I sort a list?" --db ./papers
+  anydim search "tax law" --db ./papers --where lang=en --where 'year>=2020' --per-document
+  anydim search "tax law" --db ./papers --candidates 500 --top-k 3 --json
+"""
 
 
 @contextlib.contextmanager
@@ -74,6 +99,24 @@ def _run_info(config: Path | None, as_json: bool, **given: Any) -> None:
         show_info(settings, as_json)
 
 
+def _run_index(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        own = {name: given.pop(name) for name in ("docs", "text_field", "id_field", "prune", "delete")}
+        settings = read_settings(given, config)
+        from anydim.cli.index import IndexJob, run_index
+
+        sys.exit(run_index(settings, IndexJob(**own)))
+
+
+def _run_search(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        own = {name: given.pop(name) for name in ("query", "where", "instruction", "per_document", "as_json")}
+        settings = read_settings(given, config)
+        from anydim.cli.search import SearchJob, run_search
+
+        run_search(settings, SearchJob(**own))
+
+
 def _run_version() -> None:
     click.echo(f"anydim {__version__}")
 
@@ -95,7 +138,7 @@ def _serve_command() -> click.Command:
     command = SettingCommand(
         "serve", examples=_SERVE_EXAMPLES, callback=run_serve, params=[_model_argument()], help=text
     )
-    return setting_options()(command)
+    return setting_options(serve_settings())(command)
 
 
 def _info_command() -> click.Command:
@@ -110,6 +153,54 @@ def _info_command() -> click.Command:
     setting_options(_INFO_SETTINGS)(command)
     command.params.append(as_json)
     return command
+
+
+def _index_command() -> click.Command:
+    own: list[click.Parameter] = [
+        click.Argument(["docs"], metavar="[DOCS]...", nargs=-1, type=click.Path(path_type=Path)),
+        click.Option(["--text-field"], multiple=True, default=("text",), metavar="FIELD", help=_TEXT_FIELD),
+        click.Option(["--id-field"], default="id", metavar="FIELD", help=_ID_FIELD),
+        click.Option(["--prune"], is_flag=True, help="Remove documents of the index that DOCS do not hold."),
+        click.Option(["--delete"], multiple=True, metavar="ID", help="Remove a document; repeatable."),
+    ]
+    text = (
+        "Make documents searchable.\n\nDOCS are JSONL, CSV, Parquet, text and Markdown files, or folders of them. "
+        "Their texts are cut into chunks and embedded into the index at --db. Documents that are there already are "
+        "updated where they have changed."
+    )
+    return _index_based("index", _INDEX_EXAMPLES, _run_index, own, text, _settings_of("index"))
+
+
+def _search_command() -> click.Command:
+    own: list[click.Parameter] = [
+        click.Argument(["query"]),
+        click.Option(["--where"], multiple=True, metavar="FIELD=VALUE", help=_WHERE),
+        click.Option(["--instruction"], metavar="TEXT", help="The task, for models trained with instructions."),
+        click.Option(["--per-document"], is_flag=True, help="At most one hit a document."),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object."),
+    ]
+    text = (
+        "Search an index.\n\nThe first stage scans vectors of few components, the second compares all components of "
+        "the candidates. Each stage says how many chunks it kept and how long it took."
+    )
+    asked = ("db", "collection", "candidates", "top_k")
+    return _index_based("search", _SEARCH_EXAMPLES, _run_search, own, text, asked)
+
+
+def _index_based(
+    name: str,
+    examples: str,
+    callback: Callable[..., None],
+    own: list[click.Parameter],
+    text: str,
+    asked: tuple[str, ...],
+) -> click.Command:
+    command = SettingCommand(name, examples=examples, callback=callback, params=own, help=text)
+    return setting_options((*asked, *_LIBRARY_SETTINGS))(command)
+
+
+def _settings_of(section: str) -> tuple[str, ...]:
+    return tuple(setting.name for setting in all_settings() if setting.section == section)
 
 
 def _version_command() -> click.Command:
@@ -130,7 +221,8 @@ def make_program() -> click.Group:
         context_settings=dict(CONTEXT),
     )
     click.version_option(__version__, prog_name="anydim", message="%(prog)s %(version)s")(program)
-    for command in (_serve_command(), _info_command(), _version_command(), *map(_later_command, LATER)):
+    commands = (_serve_command(), _info_command(), _index_command(), _search_command(), _version_command())
+    for command in (*commands, *map(_later_command, LATER)):
         program.add_command(command)
     return program
 

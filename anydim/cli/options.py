@@ -22,7 +22,7 @@ HELP_WIDTH: Final = 100
 CONTEXT: Final = MappingProxyType({"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH})
 NOT_YET: Final = "Not yet available"
 
-_TITLES: Final = MappingProxyType({"model": "Model", "engine": "Engine", "server": "Server"})
+_TITLES: Final = MappingProxyType({"index": "Index", "model": "Model", "engine": "Engine", "server": "Server"})
 
 
 class SettingOption(click.Option):
@@ -64,7 +64,7 @@ class SettingCommand(click.Command):
             raise click.NoSuchOption(error.option_name, possibilities=best, ctx=ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list of options a section: model, engine, server, other, not yet available."""
+        """Write one list of options a section: index, model, engine, server, other, not yet available."""
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in [*_TITLES.values(), "Other", NOT_YET]}
         for parameter in self.get_params(ctx):
             if not isinstance(parameter, click.Option):
@@ -81,6 +81,11 @@ class SettingCommand(click.Command):
         """Write the examples without wrapping them."""
         if self._examples:
             formatter.write(f"\n{self._examples.strip()}\n")
+
+
+def serve_settings() -> tuple[str, ...]:
+    """The names of the settings that a server reads: all but those of an index."""
+    return tuple(setting.name for setting in all_settings() if setting.section != "index")
 
 
 def setting_options(names: Iterable[str] | None = None) -> Callable[[click.Command], click.Command]:

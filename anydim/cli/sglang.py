@@ -160,6 +160,8 @@ def _own_flags() -> Mapping[str, Setting | None]:
     """Every flag of `anydim serve`, with its setting; None for flags that stand for none."""
     flags: dict[str, Setting | None] = {"--help": None, "-h": None}
     for setting in all_settings():
+        if setting.section == "index":
+            continue
         flags[setting.flag] = setting
         if setting.is_switch:
             flags[f"--no-{setting.flag[2:]}"] = setting

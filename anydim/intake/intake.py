@@ -12,7 +12,7 @@ from typing import cast
 from anydim.config import ModelSettings
 from anydim.errors import ConfigError, InvalidRequest
 from anydim.intake.prompts import prefix_of
-from anydim.intake.request import EmbedRequest
+from anydim.intake.request import EmbedRequest, InputType
 from anydim.intake.token_ids import TokenIdReader
 from anydim.intake.tokenizer import TextTokenizer
 from anydim.intake.validate import DimensionRule
@@ -75,6 +75,10 @@ class Intake:
         dims = self.rule.resolve(request.output_dim, request.dimensions, len(request.inputs))
         prefix = prefix_of(request, self.card)
         return (self._chunk(request, prefix, dims, start, size) for start in range(0, len(dims), size))
+
+    def room(self, input_type: InputType) -> int:
+        """How many tokens of text fit beside the prompt of an input type and the special tokens."""
+        return self.tokenizer.room(prefix_of(EmbedRequest(inputs=[], input_type=input_type), self.card))
 
     def _chunk(self, request: EmbedRequest, prefix: str, dims: Sequence[int], start: int, size: int) -> list[Item]:
         encoded = self._encode(request, prefix, slice(start, start + size))

@@ -115,6 +115,15 @@ class TextTokenizer:
         keep = slice(first, last - excess) if truncate is Truncate.END else slice(first + excess, last)
         return np.concatenate([ids_T[:first], ids_T[keep], ids_T[last:]])
 
+    def spans(self, text: str) -> Int32Array:
+        """Where each token of a text begins and ends in it, in characters, without special tokens: int32 (T, 2)."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return np.array(offsets, dtype=np.int32).reshape(-1, 2)
+
+    def room(self, prefix: str) -> int:
+        """How many tokens of text fit behind a prompt."""
+        return self.max_tokens - len(self.first) - len(self.last) - self._prompt_tokens(prefix)
+
     def _prompt_tokens(self, prefix: str) -> int:
         """Tokens that the prompt takes on its own, without special ones."""
         return len(self._encode([prefix])[0]) - len(self.first) - len(self.last)

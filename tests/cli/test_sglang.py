@@ -2,6 +2,7 @@
 
 import pytest
 
+from anydim.cli.options import serve_settings
 from anydim.cli.sglang import RENAMED, SEVERAL, SINGLE, SWITCHES, translate
 from anydim.config import Settings, all_settings
 from anydim.errors import ConfigError
@@ -101,7 +102,7 @@ def test_what_sglang_can_and_this_version_cannot_is_refused(capsys: pytest.Captu
 
 
 def test_every_flag_of_ours_is_taken_as_it_stands() -> None:
-    for setting in all_settings():
+    for setting in (setting for setting in all_settings() if setting.name in serve_settings()):
         words = [setting.flag] if setting.is_switch else [setting.flag, str(setting.default)]
         assert translate(words).args == tuple(words)
 

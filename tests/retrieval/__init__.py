@@ -1,0 +1,1 @@
+"""Tests of documents, chunks, filters, stages and the databases behind an index."""
