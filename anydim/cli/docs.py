@@ -19,8 +19,9 @@ from anydim.api.engine_metrics import ENGINE_METRICS
 from anydim.api.metrics import HTTP_METRICS, Metric
 from anydim.cli.main import make_program
 from anydim.cli.options import HELP_WIDTH, default_words
-from anydim.config import Setting, all_settings
+from anydim.config import all_settings
 from anydim.launch_server import make_command
+from anydim.setting import Setting
 
 FOLDER: Final = Path(__file__).parents[2] / "docs"
 

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import click
 
-from anydim.config import Setting, Settings, all_settings, load_settings
+from anydim.config import Settings, all_settings, load_settings
 from anydim.errors import ConfigError
+from anydim.setting import Setting
 
 HELP_WIDTH: Final = 100
 CONTEXT: Final = MappingProxyType({"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH})

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from anydim.config import Setting, all_settings, nearest
+from anydim.config import all_settings, nearest
 from anydim.errors import ConfigError
+from anydim.setting import Setting
 
 RENAMED: Final = MappingProxyType(
     {

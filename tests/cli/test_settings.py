@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from anydim.cli.main import make_program
-from anydim.config import Setting, Settings, all_settings, load_settings
+from anydim.config import Settings, all_settings, load_settings
 from anydim.errors import ConfigError
+from anydim.setting import Setting
 
 from .conftest import Serve
 
