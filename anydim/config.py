@@ -146,8 +146,14 @@ class ServerSettings:
     cors_origin: tuple[str, ...] = _setting(
         (), "A web origin that browsers may call from; repeatable; none by default.", metavar="ORIGIN"
     )
-    tls_cert: str | None = _setting(None, "Certificate chain (PEM).", metavar="FILE")
-    tls_key: str | None = _setting(None, "Private key (PEM).", metavar="FILE")
+    allowed_host: tuple[str, ...] = _setting(
+        (),
+        "A further name in Host headers that a server without keys on a loopback address answers to; repeatable; "
+        "* for any.",
+        metavar="NAME",
+    )
+    tls_cert: str | None = _setting(None, "Certificate chain (PEM); read again on SIGHUP.", metavar="FILE")
+    tls_key: str | None = _setting(None, "Private key (PEM), not encrypted.", metavar="FILE")
     max_body_bytes: int = _setting(32 << 20, "Largest request body.", metavar="N")
     max_header_bytes: int = _setting(32 << 10, "Largest request line and headers together.", metavar="N", least=256)
     max_connections: int | None = _setting(

@@ -1,12 +1,12 @@
 """The application: routes and middleware around one served model. Entrances may hand in further routes.
 
 It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, CORS
-(where it is asked for), the envelope, the keys (where there are any).
+(where it is asked for), the envelope, the keys or, where there are none, the guard of origins.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
@@ -25,6 +25,7 @@ from anydim.api.envelope import Envelope
 from anydim.api.metrics import BUILD, HttpMetrics, MetricsRoutes
 from anydim.api.models import ServedModel
 from anydim.api.observe import Observer, RouteNames, TimedEngine
+from anydim.api.origin import OriginGuard
 from anydim.api.pages import PageRoutes
 from anydim.api.probes import Draining, ProbeRoutes
 from anydim.api.status import dialect_of, http_error_response
@@ -51,6 +52,7 @@ def create_app(
     settings: ServerSettings,
     *,
     keys: KeyRing | None = None,
+    hosts: Collection[str] | None = None,
     stop: Callable[[], Awaitable[None]] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
@@ -61,6 +63,7 @@ def create_app(
         engine: what runs its Items.
         settings: keys, limits and origins.
         keys: the keys, where the caller has read them from the settings already and may reload them.
+        hosts: the names that Host headers may have where there are no keys; None for all.
         stop: awaited when the server shuts down, after the last answer.
         routes: further routes; they stand before ours and behind the keys.
 
@@ -86,7 +89,7 @@ def create_app(
     observer = Middleware(Observer, metrics=metrics, names=RouteNames(every), settings=settings)
     app = Starlette(
         routes=every,
-        middleware=[observer, *_middleware(settings, keys)],
+        middleware=[observer, *_middleware(settings, keys, hosts)],
         exception_handlers={HTTPException: _on_http},
         lifespan=_lifespan(stop),
     )
@@ -95,7 +98,7 @@ def create_app(
     return app
 
 
-def _middleware(settings: ServerSettings, keys: KeyRing | None) -> list[Middleware]:
+def _middleware(settings: ServerSettings, keys: KeyRing | None, hosts: Collection[str] | None) -> list[Middleware]:
     found = [Middleware(Envelope)]
     if settings.cors_origin:
         cors = Middleware(
@@ -108,6 +111,8 @@ def _middleware(settings: ServerSettings, keys: KeyRing | None) -> list[Middlewa
         found.insert(0, cors)
     if keys is not None:
         found.append(Middleware(KeyGuard, keys=keys))
+    else:
+        found.append(Middleware(OriginGuard, origins=settings.cors_origin, hosts=hosts))
     return found
 
 

@@ -21,6 +21,7 @@ from anydim.errors import AnydimError
 
 _LOG = logging.getLogger(__name__)
 _HEADER: Final = b"x-request-id"
+_SAFE: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _FIT: Final = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -45,7 +46,7 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message.get("headers", ()), (_HEADER, request_id)]}
+                message = {**message, "headers": _headers(message, request_id)}
             await send(message)
 
         try:
@@ -58,6 +59,12 @@ class Envelope:
             state["error_kind"] = error.kind if isinstance(error, AnydimError) else "crashed"
             response = _answer(error, scope["path"], request_id.decode())
             await response(scope, receive, send_with_id)
+
+
+def _headers(message: Message, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """The answer's own headers, its id, and what keeps browsers and caches from making more of it than it is."""
+    own = list(message.get("headers", ()))
+    return [*own, (_HEADER, request_id), *_SAFE]
 
 
 def _request_id(scope: Scope) -> bytes:

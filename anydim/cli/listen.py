@@ -11,6 +11,7 @@ from typing import Final
 
 import psutil
 
+from anydim.config import ServerSettings
 from anydim.errors import ConfigError
 
 _BACKLOG: Final = 2048
@@ -69,6 +70,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def own_hosts(settings: ServerSettings) -> tuple[str, ...] | None:
+    """The names of a server that only this machine reaches; None where others may reach it, under names of theirs."""
+    if not is_loopback(settings.host):
+        return None
+    return ("localhost", "127.0.0.1", "[::1]", settings.host, f"[{settings.host}]", *settings.allowed_host)
 
 
 def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:

@@ -27,7 +27,7 @@ from anydim.api.metrics import REFUSED
 from anydim.api.models import ServedModel
 from anydim.cli.gate import Gate
 from anydim.cli.info import size_words
-from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit
+from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit, own_hosts
 from anydim.cli.reload import Reload, load_certificate
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
@@ -88,7 +88,7 @@ class _Site:
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
         supervisor = Supervisor(self._intake.card, model, engine, _draws_bars(server), server.log_json)
         served = ServedModel(intake=self._intake, aliases=model.served_model_name)
-        app = create_app(served, supervisor.handle, server, keys=self._keys)
+        app = create_app(served, supervisor.handle, server, keys=self._keys, hosts=own_hosts(server))
         gate = Gate(app)
         http = _Server(_uvicorn_config(gate, server, partial(app.state.metrics.add, REFUSED)))
         signals = _Signals(on_second=partial(setattr, http, "force_exit", True))

@@ -14,7 +14,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from anydim import testing
+from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
+from anydim.api.models import ServedModel
+from anydim.cli.listen import own_hosts
 from anydim.config import ServerSettings
 from anydim.errors import ConfigError
 
@@ -170,3 +173,50 @@ def test_an_allowed_origin_reads_refusals_too() -> None:
             assert response.headers["access-control-allow-origin"] == "https://example.org"
         other = http.get("/v1/models", headers={"Origin": "https://evil.example"})
         assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/v1/models", "/nowhere"])
+def test_every_answer_is_kept_from_caches_and_guesses(http: TestClient, path: str) -> None:
+    headers = http.get(path).headers
+    assert headers.get_list("x-content-type-options") == ["nosniff"]
+    assert headers.get_list("cache-control") == ["no-store"]
+
+
+def test_a_page_cannot_be_framed_and_loads_nothing(http: TestClient) -> None:
+    headers = http.get("/").headers
+    assert headers["x-frame-options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+OWN = ("localhost", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost:30000"}, 200),
+        ({"Host": "LOCALHOST"}, 200),
+        ({"Host": "127.0.0.1:1"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "localhost.evil.example"}, 403),
+        ({"Host": "localhost:30000", "Origin": "http://localhost:30000"}, 200),
+        ({"Host": "localhost:30000", "Origin": "http://localhost:3000"}, 403),
+        ({"Host": "localhost:30000", "Origin": "https://evil.example"}, 403),
+        ({"Host": "localhost:30000", "Origin": "null"}, 403),
+    ],
+)
+def test_strangers_pages_cannot_use_an_open_server(headers: dict[str, str], status: int) -> None:
+    served = ServedModel(intake=testing.intake())
+    with testing.engine() as engine, TestClient(create_app(served, engine, ServerSettings(), hosts=OWN)) as http:
+        answer = http.post(
+            "/v1/embeddings", content=b'{"input": "a"}', headers={"Content-Type": "text/plain", **headers}
+        )
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["error"]["code"] == "foreign_origin"
+        assert http.get("/health", headers=headers).status_code == 200
+
+
+def test_own_hosts_are_those_of_a_loopback_address() -> None:
+    assert own_hosts(ServerSettings(host="0.0.0.0")) is None
+    assert "box" in (own_hosts(ServerSettings(allowed_host=("box",))) or ())
