@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv serve test lint docs constraints clean
+.PHONY: help venv serve test lint audit docs constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ lint: $(VENV)/.all ## Check style, types, the project's own rules and that the g
 	$(BIN)/python -m pytest -q tests/policy
 	$(BIN)/python -m anydim.cli.docs --check
 
+audit: ## Ask the public vulnerability service about every pinned version; needs a network
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 docs: $(VENV)/.all ## Write the generated pages: docs/cli.md, docs/config.md, docs/metrics.md
 	$(BIN)/python -m anydim.cli.docs
 
@@ -42,7 +47,7 @@ constraints: ## Write constraints.txt anew from the newest releases that go toge
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --disable-pip-version-check \
-	    torch==$(TORCH) triton==$(TRITON) '.[test,lint]'
+	    torch==$(TORCH) triton==$(TRITON) '.[test,lint,fuzz]'
 	{ echo '# Tested together. Written by `make constraints`; pip reads it with -c.'; \
 	  build/constraints/bin/python -m pip list --disable-pip-version-check --format=freeze \
 	  | grep -v -i -E '^(anydim|pip|nvidia-.*|cuda-.*)==' | sed -E 's/\+.*//' | LC_ALL=C sort -f; } \
