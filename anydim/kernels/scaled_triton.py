@@ -38,7 +38,7 @@ def _store_scaled(
     scale = tl.maximum(tl.max(tl.abs(x_C)) / LIMIT, 1e-30) + 0.0 * tl.sum(x_C)
     level_C = x_C * (1.0 / scale)
     if values_ptr.dtype.element_ty == tl.int8:
-        level_C = tl.floor(level_C + 0.5)
+        level_C = (level_C + 12582912.0) - 12582912.0  # 1.5 * 2**23: to the nearest, halves to even, as torch does
     tl.store(values_ptr + row * WIDTH + tl.arange(0, BLOCK), level_C.to(values_ptr.dtype.element_ty), mask=inside_C)
     tl.store(scale_ptr + row, scale)
 

@@ -5,8 +5,8 @@ Run: python -m pytest -m gpu tests/numerics/test_quantized_gpu.py
 
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="these laws are about CUDA, and no CUDA device is here"),
 ]
 KINDS = [pytest.param("fp8", marks=pytest.mark.skipif(not HAS_FP8, reason="this GPU has no fp8 products")), "int8"]
+LEAST = MappingProxyType({"fp8": 0.993, "int8": 0.998})
+"""The bounds of docs/quantization.md for this checkpoint: 8 layers of random weights."""
 SPEC = Qwen3Spec(
     width=1024, layers=8, heads=16, kv_heads=8, head_dim=128, inner=3072, vocab=VOCAB, scale=0.02, dtype=HALF
 )
@@ -51,15 +53,15 @@ def test_near_to_plain(bench: Bench, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batch_is_single(bench: Bench, kind: str) -> None:
-    """Texts of up to 64 tokens take other kernels alone than in a batch."""
+    """Texts of up to 64 tokens take other kernels alone than in a batch, and a last bit may turn into a step."""
     texts = random_texts(seed=2)
-    assert least_cosine(bench.of(kind).vectors(texts), alone(bench.of(kind), texts)) >= 0.998
+    assert least_cosine(bench.of(kind).vectors(texts), alone(bench.of(kind), texts)) >= LEAST[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels_are_plain_torch(bench: Bench, kind: str) -> None:
     texts = random_texts(seed=3)
-    assert least_cosine(bench.of(kind).vectors(texts), bench.of(kind, plain=True).vectors(texts)) >= 0.998
+    assert least_cosine(bench.of(kind).vectors(texts), bench.of(kind, plain=True).vectors(texts)) >= LEAST[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,5 +70,4 @@ def test_graph_replay_is_eager(bench: Bench, kind: str) -> None:
     replayed.runner.warm_up(256, 256, graphs=True)
     for seed, lengths in enumerate(((5,), (32,), (60, 60, 60), (9, 200), (1,))):
         texts = random_texts(lengths, seed)
-        np.testing.assert_allclose(replayed.vectors(texts), bench.of(kind).vectors(texts), atol=2e-2)
-        assert least_cosine(replayed.vectors(texts), bench.of(kind).vectors(texts)) >= 0.998
+        assert least_cosine(replayed.vectors(texts), bench.of(kind).vectors(texts)) >= LEAST[kind]
