@@ -180,7 +180,11 @@ class ServerSettings:
 class IndexSettings:
     """An index: where documents become searchable, how they are stored, and how they are searched."""
 
-    db: str | None = _setting(None, "Folder of a LanceDB index.", metavar="DB")
+    db: str | None = _setting(
+        None,
+        "Folder of a LanceDB index, or postgresql://..., qdrant+http://HOST:PORT, qdrant:FOLDER.",
+        metavar="DB",
+    )
     collection: str = _setting("documents", "Name of the index in its database.", metavar="NAME")
     coarse_dim: int = _setting(64, "Dimension that the first stage of a search scans.", metavar="D")
     coarse_dtype: Literal["auto", "float32", "float16", "int8", "binary"] = _setting(

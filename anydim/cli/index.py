@@ -73,7 +73,7 @@ def opened_index(settings: Settings) -> Iterator[Index]:
         ConfigError: --db is missing or does not fit.
     """
     if settings.index.db is None:
-        raise ConfigError("--db is missing: the folder of the index")
+        raise ConfigError("--db is missing: a folder for the index, or the address of a database")
     model = {**_changed(settings.model), **_changed(settings.engine)}
     with (
         Embedder(**model, show_progress=settings.server.enable_tqdm) as embedder,

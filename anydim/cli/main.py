@@ -58,6 +58,7 @@ Examples:
   anydim index docs.jsonl --db ./papers
   anydim index ./handbook --db ./papers --model Qwen/Qwen3-Embedding-0.6B --chunk-tokens 512
   anydim index articles.parquet --db ./papers --text-field title --text-field body --id-field doi
+  anydim index docs.jsonl --db postgresql://me@localhost/app --collection papers
   anydim index --db ./papers --delete paper-17
 
 A run that was stopped goes on where it was when it is started again.

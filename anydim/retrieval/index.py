@@ -68,7 +68,7 @@ class Index:
         """Open an index, or get ready to make it with the first document.
 
         Args:
-            db: a folder for LanceDB.
+            db: a folder for LanceDB, ``postgresql://...``, ``qdrant+http://HOST:PORT`` or ``qdrant:FOLDER``.
             embedder: the model; an index remembers its name and refuses another.
             settings: settings of an index by name, such as ``coarse_dim``; see docs/config.md.
 

@@ -1,6 +1,6 @@
 """Store: what an index needs of a database, and which address means which.
 
-lance.py fulfils it. This file knows no database's client.
+Three databases fulfil it: lance.py, postgres.py, qdrant.py. This file knows none of their clients.
 
 Legend: d coarse dimension, D full dimension.
 """
@@ -114,7 +114,7 @@ def open_store(address: str, collection: str) -> Store:
     """Connect to a database.
 
     Args:
-        address: a folder for LanceDB.
+        address: a folder for LanceDB, ``postgresql://...``, ``qdrant+http://HOST:PORT`` or ``qdrant:FOLDER``.
         collection: the name of the index in it.
 
     Raises:
@@ -125,8 +125,17 @@ def open_store(address: str, collection: str) -> Store:
     if not _NAME.fullmatch(collection):
         rule = "at most 40 lower-case letters, digits and _, not ending in _layout"
         raise ConfigError(f"--collection must be {rule}, got {collection!r}")
+    if address.startswith(("postgresql://", "postgres://")):
+        from anydim.retrieval.postgres import PostgresStore
+
+        return PostgresStore(address, collection)
+    if address.startswith(("qdrant+http://", "qdrant+https://", "qdrant:")):
+        from anydim.retrieval.qdrant import QdrantStore
+
+        return QdrantStore(address, collection)
     if "://" in address:
-        raise ConfigError(f"--db must be a folder, got {without_password(address)}")
+        known = "a folder, postgresql://..., qdrant+http://... or qdrant:FOLDER"
+        raise ConfigError(f"--db must be {known}, got {without_password(address)}")
     from anydim.retrieval.lance import LanceStore
 
     return LanceStore(address, collection)
