@@ -99,6 +99,23 @@ class EngineSettings:
     max_queue_tokens: int = _setting(
         1_000_000, "Most tokens that wait; beyond it requests are refused with 429.", metavar="N"
     )
+    slice_tokens: int | None = _setting(
+        None,
+        "Most tokens of a forward of bulk work while there is short work, which waits for one such slice at most; "
+        "by default 8192 on a GPU and 512 on a CPU. Submissions of up to a quarter of it are short.",
+        metavar="N",
+        least=4,
+    )
+    age_limit: float = _setting(
+        2.0,
+        "Seconds by which size, or each step of priority, moves work back in the queue; what comes later than that "
+        "does not overtake.",
+        metavar="S",
+        least=0,
+    )
+    vector_cache_mib: int = _setting(
+        0, "Memory for vectors of texts that come again, in MiB; 0 keeps none.", metavar="MIB", least=0
+    )
     threads: int | None = _setting(None, "CPU threads of the engine; by default one a core.", metavar="N")
     watchdog_timeout: float = _setting(
         300.0, "Seconds without progress after which the engine counts as stuck and /health says so.", metavar="S"

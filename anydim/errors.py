@@ -11,6 +11,7 @@ status and shape (see api/status.py).
     |- BodyTooLarge             the body is larger than the server reads                      kind too_large
     |- Unauthorized             no key, or a wrong one                                        kind unauthorized
     |- Overloaded               the queue is full; try again later                            kind overloaded
+    |- DeadlineExceeded         the time that the client gave has passed                      kind deadline
     |- Unavailable              the engine is starting, stopping, stuck or dead               kind unavailable
     |- ComputeFailed            the forward failed for this input                             kind failed
     |- ConfigError              a flag, an environment variable or a file is wrong            kind config
@@ -81,6 +82,12 @@ class Overloaded(AnydimError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class DeadlineExceeded(AnydimError):
+    """The time that the client gave has passed; the work was not done, or its answer comes too late."""
+
+    kind = "deadline"
 
 
 class Unavailable(AnydimError):

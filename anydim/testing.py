@@ -34,7 +34,9 @@ from anydim.api.app import create_app
 from anydim.api.models import ServedModel
 from anydim.config import Settings, load_settings
 from anydim.engine.engine import Engine
+from anydim.engine.forms import derive
 from anydim.engine.handle import LocalEngine
+from anydim.engine.load import batch_tokens, make_policy
 from anydim.engine.runner import Runner
 from anydim.errors import MissingExtra
 from anydim.intake.intake import Intake
@@ -51,7 +53,6 @@ __all__ = ["END", "FakeModel", "app", "client", "engine", "intake"]
 END: Final = "<|end|>"
 _COMPONENTS: Final = 64
 _MARKS: Final = b".,?!-'"
-_BATCH_TOKENS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +174,9 @@ def _intake(model: FakeModel, settings: Settings) -> Intake:
 @contextlib.contextmanager
 def _engine(model: FakeModel, settings: Settings) -> Iterator[LocalEngine]:
     runner = Runner(Counting(model.width), Pooling.LAST, model.width, torch.device("cpu"), torch.float32)
-    batch_tokens = settings.engine.max_batch_tokens or _BATCH_TOKENS
-    with Engine(runner, batch_tokens, settings.engine.max_queue_tokens) as running:
+    device = torch.device("cpu")
+    policy = make_policy(settings.engine, device, batch_tokens(settings.engine, device), model.width)
+    with Engine(runner, policy, 1, derive=derive, cache_bytes=settings.engine.vector_cache_mib << 20) as running:
         yield LocalEngine(running)
 
 

@@ -69,6 +69,33 @@ class Pooling(enum.StrEnum):
     MAX = "max"
 
 
+class Priority(enum.StrEnum):
+    """How urgent work is, for the engine's queue."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms the Items of one request wait; filled by the entrance that took the request.
+
+    Attributes:
+        priority: how urgent they are.
+        deadline: the time.monotonic() in seconds after which nobody waits for them, or None.
+        key: the name of the key that they came with; empty where keys are not in use.
+    """
+
+    priority: Priority = Priority.NORMAL
+    deadline: float | None = None
+    key: str = ""
+
+
+ANY_TIME: Final = Terms()
+"""The terms of those who name none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One text on its way to the engine.
@@ -78,12 +105,14 @@ class Item:
         dim: components asked for; filled by intake, checked against the model's card.
         dtype: how the vector is written; filled by intake.
         normalize: whether the vector has length one; filled by intake.
+        terms: on which terms it waits; filled by intake from the request, which the Items of a request share.
     """
 
     ids: Int32Array
     dim: int
     dtype: OutputDtype = OutputDtype.FLOAT32
     normalize: bool = True
+    terms: Terms = ANY_TIME
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def saturated(bench: Bench, case: Case, seconds: float, plain: float) -> list[di
     passes = max(1, math.ceil(seconds * plain / case.tokens))
     items = [item for _ in range(passes) for item in fresh_items(case, bench.card.vocab_size, [bench.card.width])]
     taken: list[float] = []
-    before = bench.engine.status().batches
+    before = bench.engine.status().counts.batches
 
     def work() -> None:
         began = time.perf_counter()
@@ -80,7 +80,7 @@ def saturated(bench: Bench, case: Case, seconds: float, plain: float) -> list[di
         taken.append(time.perf_counter() - began)
 
     events = traced(work, bench.device, bench.kept(case.name))
-    batches = bench.engine.status().batches - before
+    batches = bench.engine.status().counts.batches - before
     spans = [event.span for event in events]
     row = {
         "case": case.name,

@@ -29,6 +29,7 @@ from anydim.api.metrics import (
 )
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle, Health
+from anydim.engine.metrics import EngineCounts
 from anydim.logs import REQUESTS as REQUEST_LOG
 from anydim.types import Item, Output
 
@@ -77,6 +78,10 @@ class TimedEngine:
     def health(self) -> Health:
         """See EngineHandle."""
         return self._engine.health()
+
+    def counts(self) -> EngineCounts | None:
+        """See EngineHandle."""
+        return self._engine.counts()
 
 
 class RouteNames:

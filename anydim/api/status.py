@@ -62,6 +62,12 @@ TABLE: Final[Mapping[str, Row]] = MappingProxyType(
             type="rate_limit_error",
             code="rate_limit_exceeded",
         ),
+        "deadline": Row(
+            status=504,
+            meaning="The time that the request gave has passed.",
+            type="server_error",
+            code="deadline_exceeded",
+        ),
         "failed": Row(status=500, meaning="The model failed on an input.", type="server_error", code="failed"),
         "unavailable": Row(
             status=503, meaning="The engine is starting, stopping or dead.", type="server_error", code="unavailable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -10,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from anydim.engine.handle import EngineHandle
+from anydim.errors import DeadlineExceeded
 from anydim.types import Item, Output
 
 P = ParamSpec("P")
@@ -17,7 +19,7 @@ R = TypeVar("R")
 
 
 async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: Receive) -> list[Output]:
-    """One Output an Item, in order; the client's leaving cancels the call, which frees its place in the queue.
+    """One Output an Item, in order. The client's leaving, or its deadline, cancels the call: its place is free at once.
 
     Args:
         engine: the engine.
@@ -26,13 +28,17 @@ async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: R
 
     Raises:
         ClientDisconnect: the client has gone.
+        DeadlineExceeded: the time that the client gave has passed.
         Overloaded, Unavailable: see EngineHandle.
     """
     work = asyncio.ensure_future(engine.run(items))
     watch = asyncio.ensure_future(receive())
     watch.add_done_callback(lambda _: work.cancel())
     try:
-        return await work
+        async with asyncio.timeout(_seconds_left(items)):
+            return await work
+    except TimeoutError:
+        raise DeadlineExceeded("the time that the request gave has passed before its answer was there") from None
     except asyncio.CancelledError:
         if watch.done() and not watch.cancelled():
             raise ClientDisconnect from None
@@ -40,6 +46,11 @@ async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: R
     finally:
         work.cancel()
         watch.cancel()
+
+
+def _seconds_left(items: Sequence[Item]) -> float | None:
+    deadlines = [item.terms.deadline for item in items if item.terms.deadline is not None]
+    return min(deadlines) - time.monotonic() if deadlines else None
 
 
 async def in_thread_if(large: bool, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

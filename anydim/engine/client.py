@@ -17,6 +17,7 @@ from typing import Final
 
 from anydim.engine import wire
 from anydim.engine.handle import Health
+from anydim.engine.metrics import EngineCounts
 from anydim.errors import Unavailable
 from anydim.types import Item, Output
 
@@ -70,7 +71,7 @@ class EngineClient:
         identity = next(self._ids)
         future: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
         self._waiting[identity] = (items, future)
-        wire.write_frame(self._writer, wire.Submit(identity, len(items)), wire.pack_items(items))
+        wire.write_frame(self._writer, *wire.pack_items(identity, items))
         try:
             return await future
         except asyncio.CancelledError:
@@ -88,6 +89,10 @@ class EngineClient:
         if not self._beat.alive:
             return Health(False, False, "the engine's loop has stopped")
         return Health(True, True)
+
+    def counts(self) -> EngineCounts | None:
+        """See EngineHandle."""
+        return None if self._beat is None else self._beat.counts
 
     async def _keep_connected(self) -> None:
         while True:

@@ -6,16 +6,25 @@ It knows Items and Outputs; it knows no HTTP and no text.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Self
 
+import msgspec
+
+from anydim.engine.cache import VectorCache
 from anydim.engine.loop import Loop, Runs
-from anydim.engine.queue import Queue, Ticket
+from anydim.engine.metrics import EngineCounts, Pace
+from anydim.engine.queue import Policy, Queue
+from anydim.engine.work import Derive, Ticket
 from anydim.errors import TooLong
 from anydim.types import Item, Output
+
+DeviceMemory = tuple[int, int, int]
+"""Bytes that live tensors take, that torch has taken from the device, and that the device has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +33,47 @@ class EngineStatus:
 
     Attributes:
         alive: whether the loop runs.
-        queued_tokens: tokens that wait.
         busy_seconds: how long the batch at hand has taken so far; 0 when idle.
-        batches: batches answered since the start.
-        tokens: tokens run since the start.
+        counts: what it has counted so far.
     """
 
     alive: bool
-    queued_tokens: int
     busy_seconds: float
-    batches: int
-    tokens: int
+    counts: EngineCounts
 
 
 class Engine:
     """One thread runs the loop; any thread may submit."""
 
     def __init__(
-        self, runner: Runs, batch_tokens: int, queue_tokens: int, in_flight: int = 2, longest: int | None = None
+        self,
+        runner: Runs,
+        policy: Policy,
+        in_flight: int = 2,
+        *,
+        derive: Derive | None = None,
+        cache_bytes: int = 0,
+        memory: Callable[[], DeviceMemory] | None = None,
+        longest: int | None = None,
     ) -> None:
         """Start the loop.
 
         Args:
             runner: a warmed-up runner.
-            batch_tokens: most tokens in one forward.
-            queue_tokens: most tokens that wait.
+            policy: the queue's limits.
             in_flight: batches on the device at once, 1 or 2.
+            derive: makes other forms of raw vectors, where the policy has raw ones.
+            cache_bytes: most bytes of raw vectors that are kept; 0 keeps none.
+            memory: the device's memory, where it has its own.
             longest: most tokens of a text that the device's memory holds; None where it holds every text.
         """
+        self._began = time.monotonic()
+        self._memory = memory
         self._longest = longest
-        self._queue = Queue(queue_tokens)
-        self._loop = Loop(runner, self._queue, batch_tokens, in_flight)
+        self._counts, pace = EngineCounts(), Pace()
+        self._cache = VectorCache(cache_bytes, derive, self._counts) if cache_bytes and derive else None
+        self._queue = Queue(policy, self._counts, rate=lambda: pace.rate)
+        self._loop = Loop(runner, self._queue, self._counts, pace, in_flight, derive, self._cache)
         # The thread does not hold the engine, so that a forgotten one ends with its last reference.
         self._thread = threading.Thread(target=self._loop.run, name="anydim-engine", daemon=True)
         self._thread.start()
@@ -73,21 +92,25 @@ class Engine:
         Raises:
             TooLong: the device's memory does not hold one of them.
             Overloaded: the queue is full.
+            DeadlineExceeded: the Items' deadline has passed.
             Unavailable: the engine is closed or has failed.
         """
         if self._longest is not None:
             _check_lengths(items, self._longest)
-        future: Future[list[Output]] = Future()
-        if items:
-            self._queue.put(Ticket(items, future))
+        ticket = Ticket(items, Future(), self._cache.find(items) if self._cache else {})
+        if ticket.open:
+            self._queue.put(ticket)
         else:
-            future.set_result([])
-        return future
+            ticket.future.set_result(list(ticket.known.values()))
+        return ticket.future
 
     def status(self) -> EngineStatus:
         """A snapshot."""
-        loop = self._loop
-        return EngineStatus(self._thread.is_alive(), self._queue.tokens, loop.busy_seconds, loop.batches, loop.tokens)
+        counts = msgspec.structs.replace(self._counts, uptime_seconds=time.monotonic() - self._began)
+        counts.queued_tokens, counts.queued_texts = self._queue.tokens, self._queue.texts
+        if self._memory is not None:
+            counts.device_used_bytes, counts.device_reserved_bytes, counts.device_total_bytes = self._memory()
+        return EngineStatus(self._thread.is_alive(), self._loop.busy_seconds, counts)
 
     def close(self) -> None:
         """Answer what waits, then stop and let go of the model. Later submissions are refused."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from anydim.engine.metrics import EngineCounts
 from anydim.types import Item, Output
 
 if TYPE_CHECKING:
@@ -30,12 +31,17 @@ class EngineHandle(Protocol):
 
         Raises:
             Overloaded: the queue is full.
+            DeadlineExceeded: the Items' deadline has passed.
             Unavailable: the engine is starting, stopping or dead.
         """
         ...
 
     def health(self) -> Health:
         """The state right now."""
+        ...
+
+    def counts(self) -> EngineCounts | None:
+        """What the engine has counted, at most a second old; None where no engine runs."""
         ...
 
 
@@ -54,3 +60,7 @@ class LocalEngine:
         """See EngineHandle."""
         alive = self._engine.status().alive
         return Health(alive, alive, "" if alive else "the engine has stopped")
+
+    def counts(self) -> EngineCounts | None:
+        """See EngineHandle."""
+        return self._engine.status().counts

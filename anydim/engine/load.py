@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 import torch
 
 from anydim.config import EngineSettings, ModelSettings
-from anydim.engine.engine import Engine
+from anydim.engine.engine import DeviceMemory, Engine
+from anydim.engine.forms import derive
 from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
+from anydim.engine.queue import Policy
 from anydim.engine.runner import Runner
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError
@@ -31,6 +34,25 @@ from anydim.progress import progress_bar
 def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
     """Most tokens in one forward that anyone wants: ``--max-batch-tokens``, else 16384 on a GPU and 2048 elsewhere."""
     return settings.max_batch_tokens or (16384 if device.type == "cuda" else 2048)
+
+
+def make_policy(settings: EngineSettings, device: torch.device, most_tokens: int, raw_width: int) -> Policy:
+    """The limits of the queue.
+
+    Args:
+        settings: what was asked for.
+        device: where the model runs.
+        most_tokens: most tokens of a forward that fit.
+        raw_width: the width of raw vectors, 0 where there are none.
+    """
+    return Policy(
+        batch_tokens=most_tokens,
+        queue_tokens=settings.max_queue_tokens,
+        slice_tokens=settings.slice_tokens or (8192 if device.type == "cuda" else 512),
+        age_limit=settings.age_limit,
+        raw_width=raw_width,
+        always_raw=bool(raw_width and settings.vector_cache_mib),
+    )
 
 
 def load_engine(
@@ -76,7 +98,17 @@ def load_engine(
         workspace_bytes=room.workspace_bytes,
         allowed_bytes=room.allowed_bytes,
     )
-    return Engine(runner, room.batch_tokens, engine.max_queue_tokens, engine.batches_in_flight, room.longest), started
+    running = Engine(
+        runner,
+        make_policy(engine, device, room.batch_tokens, card.width),
+        # Where the device computes while it is called, a second batch would only hold the first one's answers back.
+        engine.batches_in_flight if device.type == "cuda" else 1,
+        derive=derive,
+        cache_bytes=engine.vector_cache_mib << 20,
+        memory=partial(_device_memory, device) if device.type == "cuda" else None,
+        longest=room.longest,
+    )
+    return running, started
 
 
 def _load_model(
@@ -127,3 +159,8 @@ def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> Capacity
     return capacity(
         meter, lambda tokens: runner.probe(tokens, longest), wanted, settings.max_batch_tokens is not None, longest
     )
+
+
+def _device_memory(device: torch.device) -> DeviceMemory:
+    total = torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device), total

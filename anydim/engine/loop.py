@@ -7,15 +7,18 @@ knows the queue and a runner; it knows no threads, no HTTP and no text.
 from __future__ import annotations
 
 import logging
-import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from anydim.engine.cache import VectorCache
+from anydim.engine.metrics import Cause, EngineCounts, Pace
 from anydim.engine.packing import pack
-from anydim.engine.queue import Entry, Queue
+from anydim.engine.queue import Queue, Taken
+from anydim.engine.work import Answer, Derive, Work, hand_out
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Output
 
@@ -33,8 +36,16 @@ class Runs(Protocol):
         """Wait for it; one Output an Item, in packed order."""
         ...
 
+    def rescue(self, batch: Batch) -> list[Output]:
+        """Run a batch whose vectors were not finite once more, with float32 weights; the same where that is no use."""
+        ...
+
     def is_fatal(self, error: Exception) -> bool:
         """Whether the device is lost, so that no later batch can succeed."""
+        ...
+
+    def cause(self, error: Exception) -> Cause:
+        """What an error is counted as."""
         ...
 
 
@@ -42,31 +53,56 @@ class Runs(Protocol):
 class _Running:
     """A batch between start and answer."""
 
-    entries: list[Entry]
+    works: Sequence[Work]
     batch: Batch
     flight: Any
+    sent: float
 
 
 class Loop:
     """The loop's state; ``run`` is the body of the engine's thread."""
 
-    def __init__(self, runner: Runs, queue: Queue, budget: int, in_flight: int = 2) -> None:
-        """Prepare a loop over ``queue`` with batches of at most ``budget`` tokens, one or two on the device at once."""
+    def __init__(
+        self,
+        runner: Runs,
+        queue: Queue,
+        counts: EngineCounts,
+        pace: Pace,
+        in_flight: int = 2,
+        derive: Derive | None = None,
+        cache: VectorCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a loop.
+
+        Args:
+            runner: a warmed-up runner.
+            queue: where the work comes from.
+            counts: where it counts.
+            pace: where it notes the device's rate.
+            in_flight: batches on the device at once, 1 or 2.
+            derive: makes other forms of raw vectors, or None where there are none.
+            cache: keeps raw vectors, or None.
+            clock: seconds.
+        """
         self._runner = runner
         self._queue = queue
-        self._budget = budget
+        self._counts = counts
+        self._pace = pace
         self._in_flight = in_flight
-        self._ahead: _Running | None = None
-        self._in_hand: list[Entry] = []
+        self._derive = derive
+        self._cache = cache
+        self._clock = clock
+        self._ahead: tuple[Taken, _Running] | None = None
+        self._in_hand: list[Work] = []
         self._busy_since: float | None = None
-        self.batches = 0
-        self.tokens = 0
+        self._last_answer = 0.0
 
     @property
     def busy_seconds(self) -> float:
         """How long the batch at hand has taken so far; 0 when idle."""
         since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else self._clock() - since
 
     def run(self) -> None:
         """Work until the queue is closed and empty, or the device is lost."""
@@ -82,27 +118,45 @@ class Loop:
     def _step(self) -> bool:
         """Take, pack and send one batch, then answer the one before; false at the end."""
         before = self._ahead
-        entries = self._queue.take(self._budget, wait=before is None)
-        if not entries and before is None:
+        taken = self._queue.take(wait=before is None)
+        if not taken.works and before is None:
             return False
-        self._in_hand = [*entries, *(before.entries if before else [])]
-        self._ahead = self._start(entries) if entries else None
+        self._in_hand = [*taken.works, *(before[1].works if before else [])]
+        self._ahead = self._send(taken) if taken.works else None
         if before is not None:
-            self._answer(before)
+            self._finish(*before)
         if self._in_flight == 1 and self._ahead is not None:
-            self._answer(self._ahead)
+            self._finish(*self._ahead)
             self._ahead = None
-        self._busy_since = None if self._ahead is None else time.monotonic()
+        self._busy_since = None if self._ahead is None else self._clock()
+        self._counts.running_tokens = 0 if self._ahead is None else self._ahead[1].batch.tokens
         return True
 
-    def _start(self, entries: list[Entry]) -> _Running | None:
-        self._busy_since = self._busy_since or time.monotonic()
+    def _send(self, taken: Taken) -> tuple[Taken, _Running] | None:
+        running = self._start(taken.works)
+        if running is None:
+            self._queue.done(taken)
+            return None
+        self._counts.short_batches += not taken.is_bulk
+        return taken, running
+
+    def _finish(self, taken: Taken, running: _Running) -> None:
         try:
-            batch = pack([entry.item for entry in entries])
-            return _Running(entries, batch, self._runner.start(batch))
+            self._answer(running)
+        finally:
+            self._queue.done(taken)
+
+    def _start(self, works: Sequence[Work]) -> _Running | None:
+        began = self._clock()
+        self._busy_since = self._busy_since or began
+        try:
+            batch = pack([work.item for work in works])
+            running = _Running(works, batch, self._runner.start(batch), began)
+            self._counts.pack_seconds.add(self._clock() - began)
+            return running
         except Exception as error:
             failure = error.with_traceback(None)  # its frames hold the failed forward's memory
-        self._recover(entries, failure)
+        self._recover(works, failure)
         return None
 
     def _answer(self, running: _Running) -> None:
@@ -111,30 +165,71 @@ class Loop:
         except Exception as error:
             failure = error.with_traceback(None)
         else:
-            for place, output in zip(running.batch.order_B.tolist(), outputs, strict=True):
-                running.entries[place].answer(output)
-            self.batches += 1
-            self.tokens += running.batch.tokens
+            arrived = self._clock()
+            works = [running.works[place] for place in running.batch.order_B.tolist()]
+            self._count(running, arrived)
+            self._hand_out(works, outputs)
+            self._counts.answer_seconds.add(self._clock() - arrived)
             return
-        self._recover(running.entries, failure)
+        self._recover(running.works, failure)
 
-    def _recover(self, entries: list[Entry], error: Exception) -> None:
+    def _hand_out(self, works: Sequence[Work], outputs: Sequence[Output]) -> None:
+        answers = []
+        for work, output in zip(works, outputs, strict=True):
+            good = output if output.error is None else self._rescue(work, output)
+            if self._cache is not None and good.error is None:
+                self._cache.add(work.item, good)
+            answers.append(Answer(work, self._queue.settle(work), good))
+        hand_out(answers, self._derive)
+
+    def _rescue(self, work: Work, failed: Output) -> Output:
+        """A text whose vector is not finite, alone and with float32 weights; the first error where that fails too."""
+        self._counts.upcast_texts += 1
+        try:
+            (output,) = self._runner.rescue(pack([work.item]))
+        except Exception as error:
+            if self._runner.is_fatal(error):
+                raise
+            _LOG.error("an input of %d tokens failed in float32 too: %s", work.tokens, error)
+            output = failed
+        if output.error is not None:
+            self._counts.failed("not_finite")
+        return output
+
+    def _count(self, running: _Running, now: float) -> None:
+        counts, tokens = self._counts, sum(work.tokens for work in running.works)
+        busy = now - max(running.sent, self._last_answer)
+        self._last_answer = now
+        self._pace.add(tokens, busy)
+        counts.tokens_per_second = self._pace.rate
+        counts.busy_seconds += busy
+        counts.batches += 1
+        counts.tokens += tokens
+        counts.batch_tokens.add(tokens)
+        counts.batch_texts.add(len(running.works))
+        counts.run_seconds.add(now - running.sent)
+
+    def _recover(self, works: Sequence[Work], error: Exception) -> None:
         """A batch failed: run its halves, down to the inputs that fail alone, so that no other one is lost."""
         if self._runner.is_fatal(error):
             raise error
-        if len(entries) == 1:
-            _LOG.error("an input of %d tokens failed: %s", len(entries[0].item.ids), error)
+        if len(works) == 1:
+            _LOG.error("an input of %d tokens failed: %s", works[0].tokens, error)
+            self._counts.failed(self._runner.cause(error))
             failure = ComputeFailed(f"the model failed on this input: {type(error).__name__}")
-            entries[0].answer(Output(np.empty(0, np.float32), error=failure))
+            output = Output(np.empty(0, np.float32), error=failure)
+            hand_out([Answer(works[0], self._queue.settle(works[0]), output)], None)
             return
-        _LOG.warning("a batch of %d inputs failed (%s); running its halves", len(entries), error)
-        middle = len(entries) // 2
-        for half in (entries[:middle], entries[middle:]):
+        _LOG.warning("a batch of %d inputs failed (%s); running its halves", len(works), error)
+        self._counts.split_batches += 1
+        middle = len(works) // 2
+        for half in (works[:middle], works[middle:]):
             running = self._start(half)
             if running is not None:
                 self._answer(running)
 
     def _fail_everyone(self, error: Unavailable) -> None:
-        self._queue.close()
-        for entry in [*self._in_hand, *self._queue.take(sys.maxsize, wait=False)]:
-            entry.ticket.fail(error)
+        self._queue.fail(error)
+        for work in self._in_hand:
+            for claim in self._queue.settle(work):
+                claim.ticket.fail(error)

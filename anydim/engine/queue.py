@@ -1,144 +1,347 @@
-"""Queue: submissions wait here in order of arrival until the loop takes them, a token budget at a time.
+"""Queue: what waits for the device, and what goes next.
 
-It knows tokens and tickets; it knows no devices and no models. Safe for many threads.
+Work is short or bulk by the tokens of its submission. Within each of the two lanes the keys have fair shares, and a
+key's own work goes by rank: its arrival, moved back by its size and its priority, but never by more than a few age
+limits, so that nothing starves. Short work runs in batches of its own. While there is short work, bulk work runs in
+slices: a bounded number of tokens, one slice at a time, so that short work waits for one slice at most; between two
+slices runs the short work that was there when the first of them ended.
+
+Equal texts share one Work while they are under way. It knows tokens, tickets and a clock; it knows no devices and no
+models. Safe for many threads.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import Final
 
-from anydim.errors import AnydimError, Overloaded, Unavailable
-from anydim.types import Item, Output
+from anydim.engine.lanes import Lane, Shares
+from anydim.engine.metrics import EngineCounts
+from anydim.engine.work import Claim, Ticket, Work, form_of
+from anydim.errors import DeadlineExceeded, Overloaded, Unavailable
+from anydim.types import Item, Output, OutputDtype, Priority
+
+_SHORT: Final = 4  # a submission is short up to this part of a slice
+_QUANTA: Final = 8  # rounds of one key in a slice
+_RESERVE: Final = 8  # short work may pass the limit by this part of it
+_KEY_SHARE: Final = 4  # one key may hold this many times what it leaves free: four fifths of the queue
+_RECENT_SECONDS: Final = 10.0  # after short work, bulk runs in slices for so long
+_LEAST_RETRY, _MOST_RETRY = 1.0, 600.0
+_LATENESS: Final = MappingProxyType({Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 5})
 
 
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One submission: its Items, and the future that gets their Outputs once all are there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The limits of a queue.
 
-    items: Sequence[Item]
-    future: Future[list[Output]]
-    outputs: list[Output | None] = field(init=False)
-    missing: int = field(init=False)
+    Attributes:
+        batch_tokens: most tokens of a batch; a longer text goes alone.
+        queue_tokens: most tokens that wait.
+        slice_tokens: most tokens of a batch of bulk work while there is short work.
+        age_limit: seconds by which size, and each step of priority, move work back.
+        raw_width: components of a raw vector, from which every form of a text is derived; 0 where none can be.
+        always_raw: whether every forward is asked for raw vectors.
+    """
 
-    def __post_init__(self) -> None:
-        self.outputs = [None] * len(self.items)
-        self.missing = len(self.items)
+    batch_tokens: int
+    queue_tokens: int
+    slice_tokens: int
+    age_limit: float = 2.0
+    raw_width: int = 0
+    always_raw: bool = False
 
-    def answer(self, index: int, output: Output) -> None:
-        """Fill one place; the last one answers the submission."""
-        self.outputs[index] = output
-        self.missing -= 1
-        if self.missing == 0:
-            with suppress(InvalidStateError):  # cancelled a moment ago
-                self.future.set_result([output for output in self.outputs if output is not None])
+    @property
+    def short_tokens(self) -> int:
+        """Most tokens of a submission that counts as short."""
+        return self.slice_tokens // _SHORT
 
-    def fail(self, error: AnydimError) -> None:
-        """Answer the whole submission with an error, unless it is answered."""
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
+    def is_short(self, tokens: int, priority: Priority) -> bool:
+        """Whether a submission goes with short work."""
+        return tokens <= self.short_tokens and priority is not Priority.LOW
+
+    def rank(self, arrived: float, tokens: int, priority: Priority) -> float:
+        """The least goes first; what comes a few age limits later never goes before."""
+        return arrived + self.age_limit * (_LATENESS[priority] + min(1.0, tokens / self.slice_tokens))
+
+    def raw(self, item: Item) -> Item:
+        """The Item whose Output gives every form of the same text."""
+        return replace(item, dim=self.raw_width, dtype=OutputDtype.FLOAT32, normalize=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One Item of a ticket, on its own way through the batches."""
+class Taken:
+    """What goes into one batch: short work, or bulk work."""
 
-    ticket: Ticket
-    index: int
-
-    @property
-    def item(self) -> Item:
-        """The Item."""
-        return self.ticket.items[self.index]
-
-    def answer(self, output: Output) -> None:
-        """Hand the Output to the ticket."""
-        self.ticket.answer(self.index, output)
+    works: Sequence[Work]
+    is_bulk: bool = False
 
 
 class Queue:
-    """First come, first served, bounded in tokens."""
+    """Two lanes, bounded in tokens."""
 
-    def __init__(self, most_tokens: int) -> None:
-        """Refuse submissions that would bring the queue above ``most_tokens`` tokens; an empty queue takes any."""
-        self._most = most_tokens
-        self._tokens = 0
-        self._entries: deque[Entry] = deque()
+    def __init__(
+        self,
+        policy: Policy,
+        counts: EngineCounts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rate: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """An open queue.
+
+        Args:
+            policy: its limits.
+            counts: where it counts.
+            clock: seconds; deadlines are on the same clock.
+            rate: tokens a second that the device does, 0 where that is not known.
+        """
+        self._policy = policy
+        self._counts = counts or EngineCounts()
+        self._clock = clock
+        self._rate = rate
+        self._short, self._bulk = Lane(is_short=True), Lane(is_short=False)
+        self._shares = Shares(max(1, policy.slice_tokens // _QUANTA))
+        self._held: dict[str, int] = {}
+        self._under_way: dict[bytes, Work] = {}
         self._closed = False
+        self._bulk_running = 0
+        self._short_due = 0
+        self._bulk_waited = False
+        self._short_seen = float("-inf")
         self._changed = threading.Condition()
 
     @property
     def tokens(self) -> int:
         """Tokens that wait."""
-        return self._tokens
+        return self._short.tokens + self._bulk.tokens
+
+    @property
+    def texts(self) -> int:
+        """Texts that wait."""
+        return len(self._short) + len(self._bulk)
 
     def put(self, ticket: Ticket) -> None:
-        """Append a submission.
+        """Add the open places of a submission; what equals a text under way joins it.
 
         Raises:
             Overloaded: the queue is full.
+            DeadlineExceeded: nobody waits for it any more.
             Unavailable: the queue is closed.
         """
-        tokens = sum(len(item.ids) for item in ticket.items)
         with self._changed:
-            if self._closed:
-                raise Unavailable("the server is stopping")
-            if self._tokens + tokens > self._most:
-                self._forget_cancelled()
-            if self._tokens and self._tokens + tokens > self._most:
-                raise Overloaded(
-                    f"the queue is full: {self._tokens} tokens wait, {tokens} more would pass the limit of {self._most}"
-                )
-            self._tokens += tokens
-            self._entries.extend(Entry(ticket, index) for index in range(len(ticket.items)))
+            self._counts.submissions += 1
+            now = self._clock()
+            self._admit(ticket, now)
+            self._counts.texts += len(ticket.open)
+            for place in ticket.open:
+                self._add(Claim(ticket, place), now)
             self._changed.notify()
+        ticket.future.add_done_callback(partial(self._forget, ticket))
 
-    def take(self, budget: int, wait: bool) -> list[Entry]:
-        """The next entries of at most ``budget`` tokens together (a longer text alone), without cancelled ones.
+    def take(self, wait: bool) -> Taken:
+        """The works of the next batch, without those that nobody waits for.
 
         Args:
-            budget: tokens.
             wait: block until there is something or the queue is closed.
 
         Returns:
-            Nothing where the queue is empty and either ``wait`` is false or the queue is closed.
+            Nothing where nothing may go now and either ``wait`` is false or the queue is closed.
         """
+        while True:
+            late: list[Ticket] = []
+            with self._changed:
+                taken = self._choose(late)
+                if wait and not (taken.works or late or self._closed):
+                    self._changed.wait()
+                    continue
+            for ticket in late:
+                ticket.fail(DeadlineExceeded("the time that the request gave has passed while it waited"))
+            if taken.works or not late:
+                return taken
+
+    def settle(self, work: Work) -> list[Claim]:
+        """The claims of a work whose Output is there; nothing joins it any more."""
         with self._changed:
-            while True:
-                taken = self._pop(budget)
-                if taken or not wait or self._closed:
-                    return taken
-                self._changed.wait()
+            self._close_to_others(work)
+            claims, work.claims = work.claims, []
+            return claims
+
+    def done(self, taken: Taken) -> None:
+        """A batch has left the device."""
+        if taken.is_bulk:
+            with self._changed:
+                self._bulk_running -= 1
+                self._short_due = self._short.tokens
 
     def close(self, discard: bool = False) -> None:
         """Refuse new submissions; what waits is still taken, unless ``discard`` cancels it."""
         with self._changed:
             self._closed = True
-            for entry in self._entries if discard else ():
-                entry.ticket.future.cancel()
+            tickets = {claim.ticket for work in self._waiting() for claim in work.claims} if discard else set()
             self._changed.notify_all()
+        for ticket in tickets:
+            ticket.future.cancel()
 
-    def _forget_cancelled(self) -> None:
-        """Give the places of cancelled submissions back; done when room is short, since it walks the queue."""
-        self._entries = deque(entry for entry in self._entries if not entry.ticket.future.cancelled())
-        self._tokens = sum(len(entry.item.ids) for entry in self._entries)
+    def fail(self, error: Unavailable) -> None:
+        """Close, and answer everyone who waits with an error."""
+        self.close()
+        with self._changed:
+            works = self._waiting()
+        for work in works:
+            work.fail(error)
 
-    def _pop(self, budget: int) -> list[Entry]:
-        taken: list[Entry] = []
+    def _waiting(self) -> list[Work]:
+        return [*self._short.works(), *self._bulk.works()]
+
+    def _admit(self, ticket: Ticket, now: float) -> None:
+        if self._closed:
+            raise Unavailable("the server is stopping")
+        if ticket.is_late(now):
+            self._counts.failed("deadline")
+            raise DeadlineExceeded("the time that the request gave has passed")
+        terms = ticket.items[0].terms
+        limit = self._policy.queue_tokens
+        if self._policy.is_short(ticket.tokens, terms.priority):
+            limit += limit // _RESERVE
+        held = self._held.get(terms.key, 0) if terms.key else 0
+        excess = self.tokens + ticket.tokens - limit
+        if held:
+            own = held + ticket.tokens - _KEY_SHARE * (limit - self.tokens)
+            excess = max(excess, -(-own // (1 + _KEY_SHARE)))
+        if excess <= 0 or not self.tokens:
+            return
+        self._counts.failed("overloaded")
+        whose = f", {held} of them of key {terms.key}" if held else ""
+        raise Overloaded(
+            f"the queue is full: {self.tokens} tokens wait{whose}, "
+            f"{ticket.tokens} more would pass the limit of {limit}",
+            self._seconds_for(excess),
+        )
+
+    def _seconds_for(self, tokens: int) -> float:
+        """How long the device takes for so many tokens, lately."""
+        rate = self._rate()
+        return min(max(_LEAST_RETRY, tokens / rate), _MOST_RETRY) if rate > 0 else _LEAST_RETRY
+
+    def _add(self, claim: Claim, now: float) -> None:
+        item, tokens = claim.item, claim.ticket.tokens
+        terms = item.terms
+        rank = self._policy.rank(now, tokens, terms.priority)
+        is_short = self._policy.is_short(tokens, terms.priority)
+        if is_short:
+            self._short_seen = now
+        key = item.ids.tobytes()
+        work = self._under_way.get(key)
+        if work is not None and self._joins(item, work):
+            self._counts.deduplicated += 1
+            work.claims.append(claim)
+            if work.waits and (rank, not is_short) < (work.rank, not work.is_short):
+                self._remove(work)
+                work.rank, work.is_short, work.key = rank, is_short or work.is_short, terms.key
+                self._push(work)
+        else:
+            asked = self._policy.raw(item) if self._policy.always_raw else item
+            work = self._under_way[key] = Work(asked, [claim], terms.key, now, rank, is_short)
+            self._push(work)
+        claim.ticket.works.append(work)
+
+    def _joins(self, item: Item, work: Work) -> bool:
+        """Whether a work's Output can answer an Item of the same ids; one that waits is asked for more."""
+        if form_of(work.item) == form_of(item):
+            return True
+        if not self._policy.raw_width:
+            return False
+        raw = self._policy.raw(work.item)
+        if work.waits:
+            work.item = raw
+        return form_of(work.item) == form_of(raw)
+
+    def _push(self, work: Work) -> None:
+        if not work.is_short and not len(self._bulk) and not self._bulk_running:
+            self._short_due = self._short.tokens  # what waits already goes first
+        (self._short if work.is_short else self._bulk).push(work)
+        self._shares.join(work.key)
+        self._held[work.key] = self._held.get(work.key, 0) + work.tokens
+
+    def _remove(self, work: Work) -> None:
+        (self._short if work.is_short else self._bulk).remove(work)
+        self._held[work.key] -= work.tokens
+        if not self._held[work.key]:
+            del self._held[work.key]
+
+    def _choose(self, late: list[Ticket]) -> Taken:
+        """The next batch; tickets whose deadline has passed go to ``late``."""
+        now = self._clock()
+        sliced = now - self._short_seen < _RECENT_SECONDS
+        bulk_may = bool(len(self._bulk)) and not (sliced and self._bulk_running)
+        is_turn_of_bulk = bulk_may and self._bulk_waited and self._short_due <= 0
+        if len(self._short) and not is_turn_of_bulk:
+            works = self._pop(self._short, self._policy.batch_tokens, now, late)
+            self._bulk_waited = bool(len(self._bulk))
+            self._short_due = self._short_due - sum(work.tokens for work in works) if len(self._short) else 0
+            return Taken(works)
+        if not bulk_may:
+            return Taken([])
+        most = min(self._policy.batch_tokens, self._policy.slice_tokens) if sliced else self._policy.batch_tokens
+        works = self._pop(self._bulk, most, now, late)
+        self._bulk_running += bool(works)
+        self._bulk_waited = False
+        return Taken(works, is_bulk=True)
+
+    def _pop(self, lane: Lane, budget: int, now: float, late: list[Ticket]) -> list[Work]:
+        """Works of at most ``budget`` tokens together (a longer one alone), each key in its turn."""
+        taken: list[Work] = []
         room = budget
-        while self._entries:
-            entry = self._entries[0]
-            size = len(entry.item.ids)
-            dropped = entry.ticket.future.cancelled()
-            if not dropped and taken and size > room:
+        keys = set(lane.keys())
+        while keys:
+            key = self._shares.turn(keys, self._held.keys())
+            work = lane.first(key)
+            assert work is not None, "keys holds the keys with work"
+            if taken and work.tokens > room:
                 break
-            self._entries.popleft()
-            self._tokens -= size
-            if not dropped:
-                taken.append(entry)
-                room -= size
+            if any(claim.ticket.is_wanted(now) for claim in work.claims):
+                self._shares.charge(key, work.tokens, self._held.keys())
+                self._counts.queue_seconds.add(now - work.arrived)
+                taken.append(work)
+                room -= work.tokens
+                self._remove(work)
+                work.waits = False
+            else:
+                self._drop(work)
+            late.extend(claim.ticket for claim in work.claims if claim.ticket.is_late(now))
+            if lane.first(key) is None:
+                keys.discard(key)
+        lane.tidy()
         return taken
+
+    def _forget(self, ticket: Ticket, future: Future[list[Output]]) -> None:
+        """Give the places of a submission back that was cancelled or has failed while it waited."""
+        cancelled = future.cancelled()
+        if not cancelled and future.exception() is None:
+            return
+        with self._changed:
+            late = ticket.is_late(self._clock())
+            if cancelled or late:
+                self._counts.failed("deadline" if late else "cancelled")
+            for work in ticket.works:
+                if work.waits:
+                    work.claims = [claim for claim in work.claims if claim.ticket is not ticket]
+                    if not work.claims:
+                        self._drop(work)
+            self._short.tidy()
+            self._bulk.tidy()
+
+    def _drop(self, work: Work) -> None:
+        self._remove(work)
+        work.waits = False
+        self._close_to_others(work)
+
+    def _close_to_others(self, work: Work) -> None:
+        key = work.item.ids.tobytes()
+        if self._under_way.get(key) is work:
+            del self._under_way[key]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anydim.engine.graphs import BUCKETS, GraphBudget, GraphPool
+from anydim.engine.metrics import Cause
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.staging import Staged, stage
@@ -29,6 +30,7 @@ from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
+from anydim.models.upcast import in_float32
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
@@ -163,6 +165,24 @@ class Runner:
                     outputs[row] = Output(values[place, :stored], scale)
         return [outputs[row] for row in range(len(finite))]
 
+    @torch.inference_mode()
+    def rescue(self, batch: Batch) -> list[Output]:
+        """Run a batch once more with each weight upcast to float32 for the product that needs it (models/upcast.py).
+
+        Where the weights are float32 already nothing would change: the texts fail without another forward.
+        """
+        if self._itemsize == torch.float32.itemsize:
+            return [_failed() for _ in batch.items]
+        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), itemsize=4), self.device)
+        widest = int(batch.dims_B.max())
+        with in_float32(self._model):
+            block_BE = self._vectors(staged, widest)
+        return self.finish(self._fly_home(batch, block_BE, widest, staged))
+
+    def cause(self, error: Exception) -> Cause:
+        """What an error is counted as."""
+        return "out_of_memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
+
     def is_fatal(self, error: Exception) -> bool:
         """Whether the device is lost, so that no later batch can succeed; running out of memory is not that."""
         return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
@@ -192,10 +212,11 @@ class Runner:
         tokens: int | None = None,
         texts: int | None = None,
         prefixes: Prefixes | None = None,
+        itemsize: int | None = None,
     ) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
         typical = typical_length(lengths_B, prefixes) if tokens is None else tokens
-        shape = tile_shape(typical, *self._model.head_counts, itemsize=self._itemsize)
+        shape = tile_shape(typical, *self._model.head_counts, itemsize=itemsize or self._itemsize)
         if tokens is None or texts is None:
             return make_plan(lengths_B, shape, prefixes=prefixes, dense=self._model.takes_dense)
         tiles = tile_bound(tokens, texts, shape)

@@ -9,8 +9,10 @@ Legend: n Items in a submission.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -18,8 +20,9 @@ import msgspec
 import numpy as np
 
 from anydim import errors
+from anydim.engine.metrics import EngineCounts
 from anydim.errors import AnydimError, Overloaded
-from anydim.types import Item, Output, OutputDtype
+from anydim.types import Item, Output, OutputDtype, Priority, Terms
 
 _LENGTHS: Final = struct.Struct("<IQ")
 _MOST_HEADER: Final = 64 << 20
@@ -27,10 +30,14 @@ _MOST_PAYLOAD: Final = 64 << 30
 
 
 class Submit(msgspec.Struct, tag=True, array_like=True):
-    """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids."""
+    """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids.
+
+    ``terms`` holds the terms of Items that follow one another: how many, priority, seconds left, name of the key.
+    """
 
     id: int
     count: int
+    terms: list[tuple[int, Priority, float | None, str]]
 
 
 class Cancel(msgspec.Struct, tag=True, array_like=True):
@@ -62,8 +69,8 @@ class Beat(msgspec.Struct, tag=True, array_like=True):
     """Engine to front end, several times a second: what the loop is doing."""
 
     alive: bool
-    queued_tokens: int
     busy_seconds: float
+    counts: EngineCounts
 
 
 Header = Submit | Cancel | Result | Refused | Beat
@@ -122,9 +129,16 @@ def write_frame(writer: asyncio.StreamWriter, header: Header, payload: Sequence[
     writer.writelines([_LENGTHS.pack(len(encoded), size), encoded, *payload])
 
 
-def pack_items(items: Sequence[Item]) -> list[bytes]:
-    """The payload of a Submit."""
-    return [
+def pack_items(identity: int, items: Sequence[Item]) -> tuple[Submit, list[bytes]]:
+    """Header and payload of a Submit."""
+    now = time.monotonic()
+    terms = []
+    for _, run in itertools.groupby(items, key=lambda item: id(item.terms)):
+        alike = list(run)
+        shared = alike[0].terms
+        left = None if shared.deadline is None else shared.deadline - now
+        terms.append((len(alike), shared.priority, left, shared.key))
+    return Submit(identity, len(items), terms), [
         np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
         np.array([item.dim for item in items], dtype="<i4").tobytes(),
         bytes([item.dtype.code for item in items]),
@@ -133,8 +147,9 @@ def pack_items(items: Sequence[Item]) -> list[bytes]:
     ]
 
 
-def unpack_items(count: int, payload: memoryview) -> list[Item]:
+def unpack_items(submit: Submit, payload: memoryview) -> list[Item]:
     """The Items of a Submit; their ids are views of the payload."""
+    count = submit.count
     lengths = np.frombuffer(payload, "<i4", count)
     dims = np.frombuffer(payload, "<i4", count, 4 * count).tolist()
     dtypes = bytes(payload[8 * count : 9 * count])
@@ -142,9 +157,17 @@ def unpack_items(count: int, payload: memoryview) -> list[Item]:
     ids = np.frombuffer(bytes(payload[10 * count :]), "<i4")
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     return [
-        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag))
-        for ids_T, dim, code, flag in zip(parts, dims, dtypes, flags, strict=True)
+        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag), terms)
+        for ids_T, dim, code, flag, terms in zip(parts, dims, dtypes, flags, _unpack_terms(submit), strict=True)
     ]
+
+
+def _unpack_terms(submit: Submit) -> Iterator[Terms]:
+    """The terms of each Item; a deadline crosses as the seconds left, since clocks of processes may differ."""
+    now = time.monotonic()
+    for count, priority, left, key in submit.terms:
+        terms = Terms(priority, None if left is None else now + left, key)
+        yield from itertools.repeat(terms, count)
 
 
 def pack_outputs(identity: int, outputs: Sequence[Output]) -> tuple[Result, list[bytes]]:

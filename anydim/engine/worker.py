@@ -125,7 +125,7 @@ def _forget(tasks: dict[int, asyncio.Task[None]], identity: int, done: asyncio.T
 
 async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Submit, payload: memoryview) -> None:
     try:
-        outputs: list[Output] = await asyncio.wrap_future(engine.submit(wire.unpack_items(header.count, payload)))
+        outputs: list[Output] = await asyncio.wrap_future(engine.submit(wire.unpack_items(header, payload)))
         result, values = wire.pack_outputs(header.id, outputs)
         wire.write_frame(writer, result, values)
     except AnydimError as error:
@@ -142,7 +142,7 @@ async def _beat(engine: Engine, writer: asyncio.StreamWriter) -> None:
         if not status.alive:  # everyone is answered; the supervisor starts a new process
             await writer.drain()
             os._exit(2)
-        wire.write_frame(writer, wire.Beat(status.alive, status.queued_tokens, status.busy_seconds))
+        wire.write_frame(writer, wire.Beat(status.alive, status.busy_seconds, status.counts))
         await asyncio.sleep(_BEAT_SECONDS)
 
 

@@ -85,7 +85,7 @@ class Intake:
         for index, ids_T in enumerate(encoded, start):
             self._check(ids_T, index)
         return [
-            Item(ids_T, dim, request.output_dtype, request.normalize)
+            Item(ids_T, dim, request.output_dtype, request.normalize, request.terms)
             for ids_T, dim in zip(encoded, dims[start:], strict=False)
         ]
 

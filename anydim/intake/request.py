@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anydim.types import OutputDtype
+from anydim.types import ANY_TIME, OutputDtype, Terms
 
 
 class InputType(enum.StrEnum):
@@ -39,6 +39,7 @@ class EmbedRequest:
         prompt_name: a key of the model's prompts.
         input_type: query or document.
         truncate: what happens to long texts.
+        terms: on which terms the texts wait for the engine.
     """
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
@@ -50,3 +51,4 @@ class EmbedRequest:
     prompt_name: str | None = None
     input_type: InputType | None = None
     truncate: Truncate = Truncate.NONE
+    terms: Terms = ANY_TIME

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from anydim.engine.engine import Engine
+from anydim.engine.metrics import Cause
+from anydim.engine.queue import Policy
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
 
@@ -44,8 +46,14 @@ class RecordingRunner:
         self._check(flight)
         return [Output(np.array([item.ids.sum()], np.float32)) for item in flight.items]
 
+    def rescue(self, batch: Batch) -> list[Output]:
+        return self.finish(batch)
+
     def is_fatal(self, error: Exception) -> bool:
         return "lost" in str(error)
+
+    def cause(self, error: Exception) -> Cause:
+        return "failed"
 
     def _check(self, batch: Batch) -> None:
         if POISON in batch.ids_T:
@@ -58,8 +66,12 @@ def item(*ids: int) -> Item:
     return Item(np.array(ids, np.int32), 32)
 
 
+def limits(batch_tokens: int) -> Policy:
+    return Policy(batch_tokens=batch_tokens, queue_tokens=10**6, slice_tokens=batch_tokens)
+
+
 def test_outputs_come_back_in_the_order_of_the_items_whatever_their_lengths() -> None:
-    with Engine(RecordingRunner(), 1000, 10**6) as engine:
+    with Engine(RecordingRunner(), limits(1000)) as engine:
         outputs = engine.submit([item(1, 2, 3), item(4), item(5, 6)]).result(30)
     assert [output.values.tolist() for output in outputs] == [[6.0], [4.0], [11.0]]
 
@@ -67,8 +79,8 @@ def test_outputs_come_back_in_the_order_of_the_items_whatever_their_lengths() ->
 def test_submissions_that_wait_together_share_one_batch() -> None:
     runner = RecordingRunner()
     runner.gate.clear()
-    with Engine(runner, 1000, 10**6) as engine:
-        futures = [engine.submit([item(1)]) for _ in range(50)]
+    with Engine(runner, limits(1000)) as engine:
+        futures = [engine.submit([item(value)]) for value in range(100, 150)]
         runner.gate.set()
         for future in futures:
             future.result(30)
@@ -98,7 +110,7 @@ class OverlapRunner(RecordingRunner):
 def test_as_many_batches_are_in_flight_as_asked(in_flight: int) -> None:
     runner = OverlapRunner()
     runner.gate.clear()
-    with Engine(runner, 2, 10**6, in_flight) as engine:
+    with Engine(runner, limits(2), in_flight) as engine:
         future = engine.submit([item(value, value) for value in range(1, 9)])
         runner.gate.set()
         assert [output.values[0] for output in future.result(30)] == [2 * value for value in range(1, 9)]
@@ -110,7 +122,7 @@ def test_as_many_batches_are_in_flight_as_asked(in_flight: int) -> None:
 @pytest.mark.parametrize("fail_in_finish", [False, True])
 def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool, in_flight: int) -> None:
     runner = RecordingRunner(fail_in_finish)
-    with Engine(runner, 1000, 10**6, in_flight) as engine:
+    with Engine(runner, limits(1000), in_flight) as engine:
         outputs = engine.submit([item(value) for value in range(21, 41)]).result(30)
         assert isinstance(outputs[POISON - 21].error, ComputeFailed)
         good = [output.values[0] for output in outputs if output.error is None]
@@ -123,14 +135,14 @@ def test_many_threads_each_get_their_own_answers() -> None:
         outputs = engine.submit([item(value), item(value, value)]).result(30)
         return [float(output.values[0]) for output in outputs] == [value, 2 * value]
 
-    with Engine(RecordingRunner(), 64, 10**6) as engine, ThreadPoolExecutor(8) as pool:
+    with Engine(RecordingRunner(), limits(64)) as engine, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(100, 400)))
 
 
 def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
     runner = RecordingRunner()
     runner.gate.clear()
-    engine = Engine(runner, 2, 10**6)
+    engine = Engine(runner, limits(2))
     futures = [engine.submit([item(1, 1)]) for _ in range(5)]
     closer = threading.Thread(target=engine.close)
     closer.start()
@@ -143,7 +155,7 @@ def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
 
 
 def test_no_items_need_no_engine() -> None:
-    with Engine(RecordingRunner(), 2, 10) as engine:
+    with Engine(RecordingRunner(), limits(2)) as engine:
         assert engine.submit([]).result(0) == []
 
 
@@ -167,7 +179,7 @@ def test_a_program_may_end_without_closing_its_engine() -> None:
 def test_a_lost_device_answers_everyone_and_stops_the_loop(fail_in_finish: bool) -> None:
     runner = RecordingRunner(fail_in_finish)
     runner.gate.clear()
-    engine = Engine(runner, 2, 10**6)
+    engine = Engine(runner, limits(2))
     futures = [engine.submit([item(1, 1), item(value)]) for value in (1, LETHAL, 1, 1)]
     runner.gate.set()
     errors = [future.exception(30) for future in futures[1:]]
@@ -179,7 +191,7 @@ def test_a_lost_device_answers_everyone_and_stops_the_loop(fail_in_finish: bool)
 
 
 def test_cancelling_at_any_moment_never_stops_the_loop() -> None:
-    with Engine(RecordingRunner(), 4, 10**6) as engine:
+    with Engine(RecordingRunner(), limits(4)) as engine:
         for _ in range(300):
             engine.submit([item(1), item(2)]).cancel()
         assert engine.submit([item(3)]).result(30)[0].values[0] == 3
@@ -192,7 +204,7 @@ def test_a_device_lost_while_halves_are_tried_answers_both_halves() -> None:
                 raise RuntimeError("the device has choked")
             raise RuntimeError("the device is lost")
 
-    engine = Engine(Worsening(), 1000, 10**6)
+    engine = Engine(Worsening(), limits(1000))
     future = engine.submit([item(1), item(2)])
     other = engine.submit([item(3)])
     assert isinstance(future.exception(30), Unavailable)
@@ -217,7 +229,7 @@ def test_halves_run_after_the_failed_batch_has_let_go_of_its_memory() -> None:
             raise RuntimeError("out of memory")
 
     runner = Hungry()
-    with Engine(runner, 1000, 10**6) as engine:
+    with Engine(runner, limits(1000)) as engine:
         engine.submit([item(1), item(2)]).result(30)
     assert runner.freed
 
@@ -225,7 +237,7 @@ def test_halves_run_after_the_failed_batch_has_let_go_of_its_memory() -> None:
 def test_closing_lets_go_of_the_runner() -> None:
     runner = RecordingRunner()
     gone = weakref.ref(runner)
-    engine = Engine(runner, 1000, 10**6)
+    engine = Engine(runner, limits(1000))
     del runner
     engine.close()
     gc.collect()
@@ -233,7 +245,7 @@ def test_closing_lets_go_of_the_runner() -> None:
 
 
 def test_a_forgotten_engine_ends() -> None:
-    engine = Engine(RecordingRunner(), 1000, 10**6)
+    engine = Engine(RecordingRunner(), limits(1000))
     thread = engine._thread
     del engine
     gc.collect()

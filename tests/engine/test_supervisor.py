@@ -47,6 +47,11 @@ async def running(card: ModelCard, **engine: object) -> AsyncIterator[Supervisor
         await supervisor.stop()
 
 
+def texts(count: int, length: int, first: int = 2000) -> list[Item]:
+    """Different texts of one length."""
+    return [Item(np.full(length, first + place, np.int32), 384) for place in range(count)]
+
+
 async def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not true():
@@ -60,8 +65,7 @@ async def test_a_killed_engine_answers_its_waiters_and_comes_back(card: ModelCar
         (before,) = await engine.handle.run([HELLO])
         first = engine.pid
         assert first is not None
-        long_text = Item(np.full(256, 2000, np.int32), 384)
-        waiting = asyncio.create_task(engine.handle.run([long_text] * 2000))
+        waiting = asyncio.create_task(engine.handle.run(texts(2000, 256)))
         await asyncio.sleep(0.1)
         os.kill(first, signal.SIGKILL)
         with pytest.raises(Unavailable):
@@ -77,18 +81,18 @@ async def test_a_killed_engine_answers_its_waiters_and_comes_back(card: ModelCar
 async def test_a_full_queue_is_told_to_the_one_who_filled_it(card: ModelCard) -> None:
     async with running(card, max_queue_tokens=1000, max_batch_tokens=64) as engine:
         await engine.wait_ready()
-        crowd = [Item(np.full(200, 2000, np.int32), 32)] * 20
+        crowd = texts(20, 200)
         first = asyncio.create_task(engine.handle.run(crowd))
         await asyncio.sleep(0.05)
         with pytest.raises(Overloaded):
-            await engine.handle.run(crowd)
+            await engine.handle.run(texts(20, 200, first=3000))
         assert len(await asyncio.wait_for(first, 60)) == 20
 
 
 async def test_cancelled_work_frees_its_place_in_the_queue(card: ModelCard) -> None:
     async with running(card, max_queue_tokens=1000, max_batch_tokens=64) as engine:
         await engine.wait_ready()
-        crowd = [Item(np.full(200, 2000, np.int32), 32)] * 200
+        crowd = texts(200, 200)
         first = asyncio.create_task(engine.handle.run(crowd))
         await asyncio.sleep(0.05)
         first.cancel()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anydim.engine import wire
+from anydim.engine.metrics import EngineCounts
 from anydim.errors import ComputeFailed, Overloaded
-from anydim.types import Item, Output, OutputDtype
+from anydim.types import Item, Output, OutputDtype, Priority, Terms
 
+TERMS = (Terms(), Terms(Priority.HIGH), Terms(Priority.LOW, None, "a key"), Terms())
 items = st.lists(
     st.builds(
         Item,
@@ -17,6 +22,7 @@ items = st.lists(
         st.integers(1, 70),
         st.sampled_from(OutputDtype),
         st.booleans(),
+        st.sampled_from(TERMS),
     ),
     min_size=1,
     max_size=9,
@@ -25,10 +31,27 @@ items = st.lists(
 
 @given(items)
 def test_items_survive(sent: list[Item]) -> None:
-    received = wire.unpack_items(len(sent), memoryview(b"".join(wire.pack_items(sent))))
-    assert [(row.ids.tolist(), row.dim, row.dtype, row.normalize) for row in received] == [
-        (row.ids.tolist(), row.dim, row.dtype, row.normalize) for row in sent
+    header, payload = wire.pack_items(3, sent)
+    received = wire.unpack_items(header, memoryview(b"".join(payload)))
+    assert [(row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in received] == [
+        (row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in sent
     ]
+
+
+def test_a_deadline_keeps_the_time_that_is_left() -> None:
+    deadline = time.monotonic() + 50
+    sent = Item(np.array([1], np.int32), 32, terms=Terms(deadline=deadline))
+    header, payload = wire.pack_items(3, [sent])
+    (received,) = wire.unpack_items(header, memoryview(b"".join(payload)))
+    assert received.terms.deadline is not None
+    assert deadline <= received.terms.deadline < deadline + 30
+
+
+def test_counts_survive() -> None:
+    counts = EngineCounts(tokens=7, errors={"failed": 2})
+    counts.batch_tokens.add(100)
+    beat = wire.Beat(True, 0.5, counts)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(beat), type=wire.Header) == beat
 
 
 @given(items, st.randoms(use_true_random=False))

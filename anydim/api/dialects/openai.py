@@ -25,12 +25,13 @@ from anydim.api.dialects.openai_fields import (
     Usage,
 )
 from anydim.api.models import ServedModel
+from anydim.api.terms import terms_of
 from anydim.api.vectors import Answer, Form, json_base64, json_numbers, raw_response, refuse_failed, wanted_form
 from anydim.api.waiting import in_thread_if, run_for_client
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle
 from anydim.intake.request import EmbedRequest, InputType, Truncate
-from anydim.types import Item, OutputDtype
+from anydim.types import Item, OutputDtype, Terms
 
 _SMALL_BODY: Final = 4_000  # bytes that are decoded and tokenised faster than a thread takes over
 _SMALL_ANSWER: Final = 65_536  # components that are written faster than a thread takes over
@@ -62,7 +63,7 @@ class OpenAIRoutes:
         """POST /v1/embeddings."""
         form = wanted_form(request.headers.get("accept", ""))
         body = await read_body(request, self._limit)
-        wanted, items = await in_thread_if(len(body) > _SMALL_BODY, self._prepare, body)
+        wanted, items = await in_thread_if(len(body) > _SMALL_BODY, self._prepare, request, body)
         outputs = await run_for_client(self._engine, items, request.receive)
         refuse_failed(outputs)
         answer = Answer(self._served.names[0], items, outputs)
@@ -80,10 +81,11 @@ class OpenAIRoutes:
         self._served.check(name)
         return _json(self._info(name))
 
-    def _prepare(self, body: bytes) -> tuple[EmbeddingRequest, list[Item]]:
+    def _prepare(self, request: Request, body: bytes) -> tuple[EmbeddingRequest, list[Item]]:
         wanted = self._decoder.decode(body)
         self._served.check(wanted.model)
-        return wanted, self._served.intake.prepare(_embed_request(wanted))
+        terms = terms_of(request, wanted.priority, wanted.timeout)
+        return wanted, self._served.intake.prepare(_embed_request(wanted, terms))
 
     def _info(self, name: str) -> ModelInfo:
         intake = self._served.intake
@@ -100,7 +102,7 @@ class OpenAIRoutes:
         )
 
 
-def _embed_request(wanted: EmbeddingRequest) -> EmbedRequest:
+def _embed_request(wanted: EmbeddingRequest, terms: Terms) -> EmbedRequest:
     return EmbedRequest(
         inputs=_inputs(wanted.input),
         output_dim=wanted.output_dim,
@@ -111,6 +113,7 @@ def _embed_request(wanted: EmbeddingRequest) -> EmbedRequest:
         prompt_name=wanted.prompt_name,
         input_type=InputType(wanted.input_type) if wanted.input_type else None,
         truncate=_truncate(wanted.truncate),
+        terms=terms,
     )
 
 

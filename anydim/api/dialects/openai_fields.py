@@ -57,6 +57,13 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
         Meta(description="Where a text that is too long is cut; none (the default) refuses it. true means end."),
     ] = None
     normalize: Annotated[bool | None, Meta(description="Whether vectors have length one; true by default.")] = None
+    priority: Annotated[
+        Literal["high", "normal", "low"] | None, Meta(description="How urgent it is beside other requests; normal.")
+    ] = None
+    timeout: Annotated[
+        float | None,
+        Meta(description="Seconds after which nobody waits for the answer: it becomes a 504, and is not computed."),
+    ] = None
     user: Annotated[str | None, Meta(description="Accepted and not used.")] = None
 
 

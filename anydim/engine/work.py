@@ -1,0 +1,151 @@
+"""Work: what waits in the queue. A submission becomes a Ticket, and each different text of it a Work.
+
+Equal texts share one Work: each place that wants its vector is a Claim. It knows Items and Outputs; it knows no order,
+no lanes and no devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+from anydim.errors import AnydimError
+from anydim.types import Item, Output
+
+Derive = Callable[[Sequence[Item], Sequence[Output]], list[Output]]
+"""Items, and the raw Outputs of their texts, to the Outputs that the Items ask for."""
+
+form_of: Final[Callable[[Item], object]] = attrgetter(
+    *(each.name for each in fields(Item) if each.name not in ("ids", "terms"))
+)
+"""What an Item wants of its text: all its fields but the token ids and the terms."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One submission: its Items, and the future that gets their Outputs once all are there.
+
+    Attributes:
+        items: the Items.
+        future: what the submitter waits for.
+        known: Outputs that need no forward, by place.
+        open: the other places.
+        tokens: tokens of the Items at the open places.
+        deadline: the earliest deadline of its Items, or None.
+        works: what the queue made of the open places.
+    """
+
+    items: Sequence[Item]
+    future: Future[list[Output]]
+    known: Mapping[int, Output] = field(default_factory=dict)
+    open: Sequence[int] = field(init=False)
+    tokens: int = field(init=False)
+    deadline: float | None = field(init=False)
+    works: list[Work] = field(init=False)
+    _outputs: list[Output | None] = field(init=False)
+    _missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        deadlines = [item.terms.deadline for item in self.items if item.terms.deadline is not None]
+        self.open = [place for place in range(len(self.items)) if place not in self.known]
+        self.tokens = sum(len(self.items[place].ids) for place in self.open)
+        self.deadline = min(deadlines, default=None)
+        self.works = []
+        self._outputs = [self.known.get(place) for place in range(len(self.items))]
+        self._missing = len(self.open)
+
+    def answer(self, index: int, output: Output) -> None:
+        """Fill one place; the last one answers the submission."""
+        self._outputs[index] = output
+        self._missing -= 1
+        if self._missing == 0:
+            with suppress(InvalidStateError):  # cancelled a moment ago
+                self.future.set_result([output for output in self._outputs if output is not None])
+
+    def fail(self, error: AnydimError) -> None:
+        """Answer the whole submission with an error, unless it is answered."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def is_late(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline is not None and self.deadline <= now
+
+    def is_wanted(self, now: float) -> bool:
+        """Whether somebody still waits for it."""
+        return not self.future.done() and not self.is_late(now)
+
+
+class Claim(NamedTuple):
+    """One place of a ticket."""
+
+    ticket: Ticket
+    place: int
+
+    @property
+    def item(self) -> Item:
+        """The Item at that place."""
+        return self.ticket.items[self.place]
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """One text, on its way through the batches.
+
+    Attributes:
+        item: what the forward is asked for.
+        claims: who wants its vector, each in a form of its own.
+        key: the name of the key whose share pays for it.
+        arrived: when it came, on the queue's clock.
+        rank: what goes first: the least.
+        is_short: whether it goes with short work.
+        waits: whether it is still in the queue.
+    """
+
+    item: Item
+    claims: list[Claim]
+    key: str
+    arrived: float
+    rank: float
+    is_short: bool
+    waits: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """What its forward costs. With several models in one queue this becomes tokens times the cost of one."""
+        return len(self.item.ids)
+
+    def fail(self, error: AnydimError) -> None:
+        """Answer everyone who waits for it with an error."""
+        for claim in self.claims:
+            claim.ticket.fail(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The Output of a work, and who wants it."""
+
+    work: Work
+    claims: Sequence[Claim]
+    output: Output
+
+
+def hand_out(answers: Iterable[Answer], derive: Derive | None) -> None:
+    """Give each claim the Output in its own form; an error is everybody's."""
+    others: list[tuple[Claim, Output]] = []
+    for answer in answers:
+        form = form_of(answer.work.item)
+        for claim in answer.claims:
+            if answer.output.error is None and form_of(claim.item) != form:
+                others.append((claim, answer.output))
+            else:
+                claim.ticket.answer(claim.place, answer.output)
+    if others:
+        assert derive is not None, "forms differ only where they can be derived"
+        derived = derive([claim.item for claim, _ in others], [output for _, output in others])
+        for (claim, _), output in zip(others, derived, strict=True):
+            claim.ticket.answer(claim.place, output)
