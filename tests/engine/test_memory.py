@@ -16,6 +16,7 @@ from anydim.engine.memory import Capacity, Workspace, capacity, lack_of_room
 from anydim.errors import ConfigError, TooLong
 from anydim.types import Batch
 from tests.checkpoints import Qwen3Spec, write_qwen3
+from tests.engine.queues import limits
 from tests.engine.test_engine import RecordingRunner, item
 from tests.pipeline import Pipeline
 
@@ -133,7 +134,7 @@ def test_weights_that_do_not_fit(need: int, allowed: int, free: int, smaller: st
 
 
 def test_a_text_that_does_not_fit_is_refused_at_once_and_others_are_answered() -> None:
-    with Engine(RecordingRunner(), 1000, 10**6, longest=3) as engine:
+    with Engine(RecordingRunner(), limits(1000), longest=3) as engine:
         with pytest.raises(TooLong, match=r"4 tokens, .* up to 3; .*--mem-fraction-static"):
             engine.submit([item(1), item(1, 2, 3, 4)])
         assert engine.submit([item(1, 2, 3)]).result(30)[0].values[0] == 6

@@ -26,6 +26,7 @@ from anydim.models.card import read_card
 from anydim.types import Batch, Item, OutputDtype
 from benchmarks import shapes
 from tests.checkpoints import Qwen3Spec, write_qwen3
+from tests.engine.queues import limits
 from tests.pipeline import Pipeline
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -109,7 +110,7 @@ def test_batches_fit_into_what_is_allowed(pipeline: Pipeline, bound: Bound) -> N
     draw = np.random.default_rng(0)
     items = texts([min(LONGEST, int(length)) for length in draw.lognormal(5, 1.2, 400) + 1])
     items = [Item(item.ids, 64, list(OutputDtype)[place % 6]) for place, item in enumerate(items)]
-    with Engine(pipeline.runner, found.batch_tokens, 10**9, longest=found.longest) as engine:
+    with Engine(pipeline.runner, limits(found.batch_tokens), longest=found.longest) as engine:
         assert all(output.error is None for output in engine.submit(items).result(60))
     assert torch.cuda.memory_reserved(CUDA) <= meter.allowed
 
@@ -121,7 +122,7 @@ def test_out_of_memory_runs_halves_and_loses_nobody(pipeline: Pipeline, bound: B
     with pytest.raises(torch.OutOfMemoryError):
         pipeline.runner.start(pack(items))
     gc.collect()
-    with Engine(pipeline.runner, 1 << 20, 10**9) as engine:
+    with Engine(pipeline.runner, limits(1 << 20)) as engine:
         futures = [engine.submit(items), engine.submit(texts([100, 200], 4)), engine.submit(items[:3])]
         first, second, third = [future.result(60) for future in futures]
     assert all(output.error is None for output in second)
@@ -131,7 +132,7 @@ def test_out_of_memory_runs_halves_and_loses_nobody(pipeline: Pipeline, bound: B
 
 def test_a_single_text_that_does_not_fit_fails_alone(pipeline: Pipeline, bound: Bound) -> None:
     bound(120 * MIB)
-    with Engine(pipeline.runner, 1 << 20, 10**9) as engine:
+    with Engine(pipeline.runner, limits(1 << 20)) as engine:
         outputs = engine.submit(texts([30, 4096, 50])).result(60)
     assert [output.error is None for output in outputs] == [True, False, True]
 
