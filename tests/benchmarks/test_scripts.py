@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from anydim.errors import ConfigError
-from benchmarks import ablation, limits, offline, ours, profile, serve, table
+from benchmarks import ablation, limits, offline, ours, profile, serve, soak_engine, start, table
 
 TINY = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu")
 
@@ -102,6 +103,30 @@ def test_profile(script: Script, tmp_path: Path) -> None:
     [single] = [row for row in rows if "host_share" in row]
     assert single["busy_ms"] + single["between_kernels_ms"] == pytest.approx(single["device_ms"])
     assert sorted(path.name for path in traces.iterdir()) == ["16x16.json", "single8.json"]
+
+
+def test_start(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # the script sets it; here it is put back
+    checkpoint, first, again = script(start.main, *TINY)["rows"]
+    assert checkpoint["files"] == 1
+    for row in (first, again):
+        assert row["ready_s"] > row["weights_s"] + row["warmup_s"] > 0
+        assert row["weights_gb_per_s"] > 0
+
+
+def test_soak_engine(script: Script) -> None:
+    work, host, *_ = script(soak_engine.main, *TINY, "--seconds", "2", "--longest", "300")["rows"]
+    assert work["texts"] >= work["submissions"] > 0
+    assert host["memory"] == "host_mib"
+    assert 0 < host["from_mib"] <= 1.5 * host["most_mib"]
+
+
+def test_a_line_through_memory_leaves_the_first_quarter_out() -> None:
+    times = np.arange(8.0)
+    found = soak_engine.line_through(times, [1, 50, 100, 103, 106, 109, 112, 115])
+    assert found["mib_a_minute"] == pytest.approx(180)
+    assert found["growth_share"] == pytest.approx(0.15)
+    assert found["most_mib"] == 115
 
 
 def test_serve(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
