@@ -10,7 +10,11 @@ files can be taken hostage. It knows bytes, phases and clocks; it knows no route
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+import os
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -60,6 +64,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._fed_bytes = 0
         self._is_head_too_large = False
+        self._is_last = False
         self._deadline: asyncio.TimerHandle | None = None
         self._send_deadline: asyncio.TimerHandle | None = None
 
@@ -80,10 +85,12 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived, then look whether the phase has another clock."""
+        if self._is_last:
+            return
         if self._phase in (_Phase.IDLE, _Phase.HEAD):
             self._fed_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_last:
             return
         if self._phase is _Phase.HEAD and self._fed_bytes > self._limits.settings.max_header_bytes:
             self._is_head_too_large = True  # one header without an end, which the parser keeps to itself
@@ -122,7 +129,10 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is handed to the transport."""
+        is_last = self._is_last and not self.pipeline
         super().on_response_complete()
+        if is_last:
+            self.transport.close()
         if self._phase is _Phase.ANSWER:
             self._phase = _Phase.IDLE
 
@@ -173,7 +183,7 @@ class Connection(HttpToolsProtocol):
 
     def _too_late(self, phase: _Phase) -> None:
         self._unwatch()
-        if phase is _Phase.BODY and self.flow.read_paused:  # the wait is ours, not the client's
+        if phase is _Phase.BODY and (self.flow.read_paused or self.pipeline):  # the wait is ours, not the client's
             self._watch(phase)
         elif phase is _Phase.BODY:
             seconds = self._limits.settings.body_timeout
@@ -201,6 +211,7 @@ class Connection(HttpToolsProtocol):
         left = self.transport.get_write_buffer_size()
         if left and before - left < _LEAST_SENT:
             self._limits.refused("send_timeout")
+            _reset_on_close(self.transport)
             self.transport.abort()
         else:
             self._start_sending_clock()
@@ -210,13 +221,32 @@ class Connection(HttpToolsProtocol):
         self._limits.refused(cause)
         cycle = self.cycle
         under_way = cycle is not None and not cycle.response_complete
+        if self.pipeline or (under_way and self._phase is _Phase.HEAD):
+            self._end_after_answers()
+            return
         if not (under_way and cycle.response_started):
-            self.transport.write(_written(status, message, self.scope["path"] if under_way else "/"))
+            self.transport.write(_written(status, message, cycle.scope["path"] if under_way else "/"))
         if under_way:
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.close()
         self._start_sending_clock()
+
+    def _end_after_answers(self) -> None:
+        """A later request on this connection went wrong: those before it get their answers, and nothing follows."""
+        self._is_last = True
+        self._unwatch()
+        self.flow.pause_reading()
+        if self.pipeline and self._phase is _Phase.BODY:
+            self.pipeline.popleft()  # the newest, which is the one at fault
+
+
+def _reset_on_close(transport: asyncio.Transport) -> None:
+    """Let the kernel too forget what it holds for this client, instead of offering it until it is taken."""
+    with contextlib.suppress(OSError, AttributeError):
+        twin = os.dup(transport.get_extra_info("socket").fileno())  # uvloop's own object takes no options
+        with contextlib.closing(socket.socket(fileno=twin)) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _written(status: int, message: str, path: str) -> bytes:

@@ -44,11 +44,19 @@ def running(
     """Serve an application in a thread, as `anydim serve` does."""
     limits = Limits(settings=ServerSettings(**settings), connections=connections, refused=refused)
     protocol: Any = partial(Connection, limits)
+    keep_alive: Any = limits.settings.keep_alive_timeout
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         server = uvicorn.Server(
-            uvicorn.Config(app, http=protocol, ws="none", log_level="error", timeout_graceful_shutdown=2)
+            uvicorn.Config(
+                app,
+                http=protocol,
+                ws="none",
+                log_level="error",
+                timeout_graceful_shutdown=2,
+                timeout_keep_alive=keep_alive,
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -138,6 +138,14 @@ def test_two_lengths_cannot_hide_a_second_request(patient: Server) -> None:
     assert answer.count(b"HTTP/1.1") == 1
 
 
+@pytest.mark.parametrize(
+    "junk", [b"\0\0\0", b"GET / HTTP/1.1\r\nX: " + b"a" * 5000, b"PUT / HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+)
+def test_a_broken_request_behind_good_ones_takes_no_answer_away(quick: Server, junk: bytes) -> None:
+    answer = quick.ask(good(b"") * 3 + junk)
+    assert [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]][:3] == [200] * 3
+
+
 def test_more_connections_than_allowed_are_told_and_others_go_on(patient: Server) -> None:
     with contextlib.ExitStack() as stack:
         lines = [stack.enter_context(patient.line()) for _ in range(5)]
