@@ -77,13 +77,14 @@ def create_app(
     draining, metrics = Draining(), HttpMetrics()
     metrics.set(BUILD, VERSION, served.id, value=1)
     engine = TimedEngine(engine)
+    metrics.show_too(EngineCollector(engine))
     if keys is None:
         keys = KeyRing.of(settings)
     every = [
         *routes,
         *OpenAIRoutes(served, engine, settings).routes(),
         *ProbeRoutes(engine, draining).routes(),
-        *MetricsRoutes(metrics, [EngineCollector(engine)]).routes(),
+        *MetricsRoutes(metrics).routes(),
         *PageRoutes(served, keys is not None).routes(),
     ]
     observer = Middleware(Observer, metrics=metrics, names=RouteNames(every), settings=settings)

@@ -11,7 +11,6 @@ that they share, each writes its numbers there and any of them answers with the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,6 +106,7 @@ class HttpMetrics:
     def __init__(self) -> None:
         """Begin at zero."""
         self._registry = CollectorRegistry()
+        self._others: list[Collector] = []
         self._metrics: dict[str, Any] = {metric.name: self._make(metric) for metric in HTTP_METRICS}
         if _SHARED not in os.environ:
             ProcessCollector(registry=self._registry)
@@ -123,23 +123,24 @@ class HttpMetrics:
         """Count a value of a histogram."""
         self._child(metric, labels).observe(seconds)
 
-    def shown(self, accept: str, more: Iterable[Collector]) -> tuple[bytes, str]:
-        """All numbers, with those of other collectors: the text and its content type."""
-        registry = self._summed()
-        for collector in more:
-            registry.register(collector)
-        try:
-            encode, kind = choose_encoder(accept)
-            return encode(registry), kind
-        finally:
-            for collector in more:
-                registry.unregister(collector)
+    def show_too(self, collector: Collector) -> None:
+        """Show what another collector says beside the numbers of HTTP."""
+        self._others.append(collector)
+        if _SHARED not in os.environ:
+            self._registry.register(collector)
+
+    def shown(self, accept: str) -> tuple[bytes, str]:
+        """All numbers: the text and its content type."""
+        encode, kind = choose_encoder(accept)
+        return encode(self._summed()), kind
 
     def _summed(self) -> CollectorRegistry:
         if _SHARED not in os.environ:
             return self._registry
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        for collector in self._others:
+            registry.register(collector)
         return registry
 
     def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
@@ -159,10 +160,9 @@ class HttpMetrics:
 class MetricsRoutes:
     """GET /metrics."""
 
-    def __init__(self, metrics: HttpMetrics, more: Iterable[Collector]) -> None:
-        """Show the numbers of HTTP and of further collectors."""
+    def __init__(self, metrics: HttpMetrics) -> None:
+        """Show the numbers of one front end, or of all that share its folder."""
         self._metrics = metrics
-        self._more = tuple(more)
 
     def routes(self) -> list[Route]:
         """The one route."""
@@ -170,5 +170,5 @@ class MetricsRoutes:
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics: Prometheus' text format, or OpenMetrics where it is asked for."""
-        text, kind = await run_in_threadpool(self._metrics.shown, request.headers.get("accept", ""), self._more)
+        text, kind = await run_in_threadpool(self._metrics.shown, request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": kind})

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from anydim.api.connection import CAUSES
 from anydim.api.engine_metrics import ENGINE_METRICS
 from anydim.api.metrics import HTTP_METRICS, REFUSED
 from anydim.engine.handle import Health
+from anydim.engine.metrics import EngineCounts
 from anydim.types import Item, Output
 from anydim.version import VERSION
 
@@ -88,6 +90,26 @@ def test_every_documented_metric_is_there_and_no_other() -> None:
     assert {family.name for family in parse_open(opened.text)} >= set(documented)
 
 
+def test_the_engine_tells_what_it_did() -> None:
+    with testing.client() as http:
+        http.post("/v1/embeddings", json={"input": ["a", "bb", "bb", "ccc"]})
+        found = samples(http)
+    assert found["anydim_engine_texts_total"][()] == 4
+    assert found["anydim_engine_batches_total"][()] >= 1
+    assert found["anydim_engine_queued_tokens"][()] == 0
+    assert found["anydim_engine_tokens_total"][()] + 3 * found["anydim_engine_deduplicated_total"][()] == 12
+    assert found["anydim_engine_batch_tokens_sum"][()] == found["anydim_engine_tokens_total"][()]
+    buckets = found["anydim_engine_queue_seconds_bucket"]
+    assert list(buckets.values()) == sorted(buckets.values())
+    assert buckets["+Inf",] == found["anydim_engine_queue_seconds_count"][()] >= 1
+
+
+def test_every_count_of_the_engine_is_shown_with_a_meaning() -> None:
+    fields = {metric.name.removeprefix("anydim_engine_").removesuffix("_total") for metric in ENGINE_METRICS[2:]}
+    assert fields == set(EngineCounts.__struct_fields__)
+    assert all(len(metric.meaning) > 8 for metric in ENGINE_METRICS)
+
+
 class Dead:
     """An engine that is not there."""
 
@@ -96,6 +118,9 @@ class Dead:
 
     def health(self) -> Health:
         return Health(False, False, "gone")
+
+    def counts(self) -> None:
+        return None
 
 
 def test_a_dead_engine_is_told() -> None:
@@ -133,6 +158,11 @@ def test_front_ends_that_share_a_folder_add_up(tmp_path: Path) -> None:
     assert "anydim_engine_alive 1.0" in texts[-1]
     (seconds,) = [family for family in parse(texts[-1]) if family.name == "anydim_http_request_seconds"]
     assert max(sample.value for sample in seconds.samples if sample.name.endswith("_count")) == 5
+
+
+def test_many_may_ask_at_once(http: TestClient) -> None:
+    with ThreadPoolExecutor(8) as crowd:
+        assert {answer.status_code for answer in crowd.map(lambda _: http.get("/metrics"), range(40))} == {200}
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", "*/*", "application/openmetrics-text; version=1.0.0"])
