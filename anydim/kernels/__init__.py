@@ -53,9 +53,6 @@ FEW_TOKENS: Final = 64
 """Most tokens of a forward that runs the fused steps of a layer."""
 
 Attend = Callable[[Tensor, AttentionPlan, int, int, float, bool], Tensor]
-AttendRaw = Callable[
-    [Tensor, Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor], AttentionPlan, int, int, float], Tensor
-]
 AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]
 QkNormRope = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor, int, int, float], None]
 
@@ -84,7 +81,6 @@ class SiluMulScaled(Protocol):
 class Ops:
     """The operations of a forward; each behaves as the plain function of the same name in this package.
 
-    ``attend_raw`` (fused.py) is ``qk_norm_rope_`` and a causal ``attend`` in one, None where these are two steps.
     ``attend_long`` is ``attend`` for plans with a dense part, None where there shall be none.
     ``fused`` are the steps of a forward of at most FEW_TOKENS tokens (fused.py), None where the others do that too.
     """
@@ -100,7 +96,6 @@ class Ops:
     rms_norm_scaled: RmsNormScaled
     add_rms_norm_scaled: AddRmsNormScaled
     silu_mul_scaled: SiluMulScaled
-    attend_raw: AttendRaw | None = None
     attend_long: Attend | None = None
     fused: FusedKernels | None = None
 
@@ -144,7 +139,6 @@ def triton_ops(plain: frozenset[str] = frozenset()) -> Ops:
         silu_mul=activation_triton.silu_mul,
         attend=attention_triton.attend,
         attend_rows=attention_triton.attend_rows,
-        attend_raw=attention_triton.attend_raw,
         quantize_rows=scaled_triton.quantize_rows,
         scaled_mm=scaled_triton.scaled_mm,
         rms_norm_scaled=scaled_triton.rms_norm_scaled,
@@ -187,6 +181,6 @@ def _for_bfloat16(ops: Ops, device: torch.device, dtype: torch.dtype) -> Ops:
 def _with(ops: Ops, other: Ops, names: frozenset[str]) -> Ops:
     if unknown := sorted(names - OP_NAMES):
         raise ConfigError(f"no such operation: {', '.join(unknown)}; there are {', '.join(sorted(OP_NAMES))}")
-    if names & {"attend", "qk_norm_rope_"}:  # what joins them goes too
-        names |= {"attend_raw", "attend_long"}
+    if "attend" in names:
+        names |= {"attend_long"}
     return replace(ops, **{name: getattr(other, name) for name in names})

@@ -1,7 +1,7 @@
 """Attention over a packed batch as Triton kernels, straight from the strided fused qkv block.
 
-Equal to attention.py and, from a block that is neither normalised nor rotated, to fused.py's `attend_raw`. Imported
-only when Triton is chosen. Their loop over the keys is in attention_inner_triton.py.
+Equal to attention.py. Imported only when Triton is chosen. Both kernels keep a running softmax in base 2 with
+float32 accumulators (Milakov and Gimelshein 2018, arXiv 1805.02867; Dao et al. 2022, arXiv 2205.14135).
 
 Shapes: T tokens, C columns (all q heads, then all k heads, then all v heads), E width of a head,
 O = n_heads * E, M query rows of a program (token by head), N keys of a block (or tiles of the plan),
@@ -14,7 +14,7 @@ Where texts share prefixes, the prefix's keys come first and every query sees th
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 import triton
@@ -22,31 +22,78 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from anydim.kernels.attention_inner_triton import over_keys, rotated
 from anydim.kernels.plan import AttentionPlan
-from anydim.kernels.rope_triton import qk_norm_rope_
 
 LOG2_E: Final = math.log2(math.e)
-_FEW_ROWS: Final = 1024
-_SHORT: Final = 512
 
 
-@triton.jit(do_not_specialize=["n_tiles"], do_not_specialize_on_alignment=["tile_ptr", "prefix_ptr", "position_ptr"])
+@triton.jit
+def _over_keys(
+    acc_ME: tl.tensor,
+    sum_M: tl.tensor,
+    max_M: tl.tensor,
+    q_ME: tl.tensor,
+    k_ptr: tl.tensor,
+    descriptor: tl.tensor,
+    token_M: tl.tensor,
+    low: tl.tensor,
+    high: tl.tensor,
+    end: tl.tensor,
+    stride: tl.tensor,
+    k_column: tl.tensor,
+    scale_log2: tl.tensor,
+    V_AFTER_K: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    KEYS: tl.constexpr,
+    MASKED: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
+    PRECISION: tl.constexpr,
+) -> tl.tensor:
+    """Take the keys low..high into the running softmax of the rows. k_ptr: this head's key at token `low`."""
+    n_N = tl.arange(0, KEYS)
+    offset_NE = n_N[:, None] * stride + tl.arange(0, HEAD_DIM)[None, :]
+    for key in tl.range(low, high, KEYS):
+        inside_N1 = (key + n_N < end)[:, None]
+        if DESCRIPTORS:
+            k_NE = descriptor.load([key, k_column])
+        elif MASKED:
+            k_NE = tl.load(k_ptr + offset_NE, mask=inside_N1, other=0.0)
+        else:
+            k_NE = tl.load(k_ptr + offset_NE)
+        score_MN = tl.dot(q_ME, tl.trans(k_NE), input_precision=PRECISION)
+        if MASKED:
+            # A query past the end of its text is never stored, so causal rows need no mask of the end.
+            seen_MN = token_M[:, None] >= (key + n_N)[None, :] if CAUSAL else (key + n_N < end)[None, :]
+            score_MN = tl.where(seen_MN, score_MN, float("-inf"))
+        new_max_M = tl.maximum(max_M, tl.max(score_MN, axis=1) * scale_log2)
+        p_MN = tl.exp2(score_MN * scale_log2 - new_max_M[:, None])
+        decay_M = tl.exp2(max_M - new_max_M)
+        sum_M = sum_M * decay_M + tl.sum(p_MN, axis=1)
+        acc_ME = acc_ME * decay_M[:, None]
+        if DESCRIPTORS:
+            v_NE = descriptor.load([key, k_column + V_AFTER_K])
+        elif MASKED:
+            # Zeros, since weight 0 times whatever lies behind the text could be NaN.
+            v_NE = tl.load(k_ptr + V_AFTER_K + offset_NE, mask=inside_N1, other=0.0)
+        else:
+            v_NE = tl.load(k_ptr + V_AFTER_K + offset_NE)
+        acc_ME = tl.dot(p_MN.to(v_NE.dtype), v_NE, acc_ME, input_precision=PRECISION)
+        max_M = new_max_M
+        k_ptr += KEYS * stride
+    return acc_ME, sum_M, max_M
+
+
+@triton.jit(do_not_specialize=["n_tiles"], do_not_specialize_on_alignment=["tile_ptr", "prefix_ptr"])
 def _attend_kernel(
     qkv_ptr: tl.tensor,
     descriptor: tl.tensor,
     out_ptr: tl.tensor,
     tile_ptr: tl.tensor,
     prefix_ptr: tl.tensor,
-    position_ptr: tl.tensor,
-    q_norm_ptr: tl.tensor,
-    k_norm_ptr: tl.tensor,
-    cos_ptr: tl.tensor,
-    sin_ptr: tl.tensor,
     n_tiles: tl.tensor,
     stride: tl.tensor,
     scale_log2: tl.tensor,
-    eps: tl.tensor,
     N_HEADS: tl.constexpr,
     N_KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -58,11 +105,8 @@ def _attend_kernel(
     HEADS_FIRST: tl.constexpr,
     DESCRIPTORS: tl.constexpr,
     PREFIXED: tl.constexpr,
-    RAW_Q: tl.constexpr,
-    RAW_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """RAW_Q, RAW_K: queries or keys are neither normalised nor rotated; only then are norms and tables read."""
     blocks: tl.constexpr = N_HEADS // HEADS
     pid = tl.program_id(0)
     if HEADS_FIRST:
@@ -80,13 +124,8 @@ def _attend_kernel(
     token_M = first + m_M // HEADS
     column_M = (block * HEADS + m_M % HEADS) * HEAD_DIM
     inside_M1 = (token_M < end)[:, None]
-    q_head_M1 = qkv_ptr + (token_M.to(tl.int64) * stride + column_M)[:, None]
-    if RAW_Q:
-        position_M = tl.load(position_ptr + token_M, mask=token_M < end, other=0)
-        rotated_ME = rotated(q_head_M1, inside_M1, position_M, q_norm_ptr, cos_ptr, sin_ptr, eps, HEAD_DIM)
-        q_ME = rotated_ME.to(qkv_ptr.dtype.element_ty)
-    else:
-        q_ME = tl.load(q_head_M1 + e_E[None, :], mask=inside_M1, other=0.0)
+    q_ptrs = qkv_ptr + (token_M.to(tl.int64) * stride + column_M)[:, None] + e_E[None, :]
+    q_ME = tl.load(q_ptrs, mask=inside_M1, other=0.0)
     acc_ME = tl.zeros([TOKENS * HEADS, HEAD_DIM], dtype=tl.float32)
     sum_M = tl.zeros([TOKENS * HEADS], dtype=tl.float32)
     max_M = tl.full([TOKENS * HEADS], float("-inf"), dtype=tl.float32)
@@ -99,32 +138,32 @@ def _attend_kernel(
         high = tl.load(prefix_ptr + tile * 2 + 1)
         if SPLIT:
             whole = low + (high - low) // KEYS * KEYS
-            acc_ME, sum_M, max_M = over_keys(
+            acc_ME, sum_M, max_M = _over_keys(
                 acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * stride, descriptor, token_M,
-                low, whole, high, stride, k_column, scale_log2, position_ptr, k_norm_ptr, cos_ptr, sin_ptr, eps,
-                v_after_k, HEAD_DIM, KEYS, False, False, DESCRIPTORS, RAW_K, PRECISION,
+                low, whole, high, stride, k_column, scale_log2,
+                v_after_k, HEAD_DIM, KEYS, False, False, DESCRIPTORS, PRECISION,
             )  # fmt: skip
             low = whole
-        acc_ME, sum_M, max_M = over_keys(
+        acc_ME, sum_M, max_M = _over_keys(
             acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * stride, descriptor, token_M,
-            low, high, high, stride, k_column, scale_log2, position_ptr, k_norm_ptr, cos_ptr, sin_ptr, eps,
-            v_after_k, HEAD_DIM, KEYS, True, False, False, RAW_K, PRECISION,
+            low, high, high, stride, k_column, scale_log2,
+            v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
         )  # fmt: skip
     low = start
     if SPLIT:
         # Keys before `low` are whole blocks that every query of the tile sees.
         seen = first - start + 1 if CAUSAL else end - start
         low += seen // KEYS * KEYS
-        acc_ME, sum_M, max_M = over_keys(
+        acc_ME, sum_M, max_M = _over_keys(
             acc_ME, sum_M, max_M, q_ME, k_ptr + start.to(tl.int64) * stride, descriptor, token_M,
-            start, low, end, stride, k_column, scale_log2, position_ptr, k_norm_ptr, cos_ptr, sin_ptr, eps,
-            v_after_k, HEAD_DIM, KEYS, False, CAUSAL, DESCRIPTORS, RAW_K, PRECISION,
+            start, low, end, stride, k_column, scale_log2,
+            v_after_k, HEAD_DIM, KEYS, False, CAUSAL, DESCRIPTORS, PRECISION,
         )  # fmt: skip
     high = tl.minimum(end, first + TOKENS) if CAUSAL else end
-    acc_ME, sum_M, max_M = over_keys(
+    acc_ME, sum_M, max_M = _over_keys(
         acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * stride, descriptor, token_M,
-        low, high, end, stride, k_column, scale_log2, position_ptr, k_norm_ptr, cos_ptr, sin_ptr, eps,
-        v_after_k, HEAD_DIM, KEYS, True, CAUSAL, False, RAW_K, PRECISION,
+        low, high, end, stride, k_column, scale_log2,
+        v_after_k, HEAD_DIM, KEYS, True, CAUSAL, False, PRECISION,
     )  # fmt: skip
     out_ptrs = out_ptr + (token_M.to(tl.int64) * (N_HEADS * HEAD_DIM) + column_M)[:, None] + e_E[None, :]
     tl.store(out_ptrs, acc_ME / sum_M[:, None], mask=inside_M1)
@@ -166,15 +205,15 @@ def _attend_rows_kernel(
     if PREFIXED:
         low = tl.load(prefix_ptr + row * 2)
         high = tl.load(prefix_ptr + row * 2 + 1)
-        acc_ME, sum_M, max_M = over_keys(
+        acc_ME, sum_M, max_M = _over_keys(
             acc_ME, sum_M, max_M, q_ME, k_ptr + low.to(tl.int64) * kv_stride, kv_ptr, m_M,
-            low, high, high, kv_stride, k_column, scale_log2, kv_ptr, kv_ptr, kv_ptr, kv_ptr, 0.0,
-            v_after_k, HEAD_DIM, KEYS, True, False, False, False, PRECISION,
+            low, high, high, kv_stride, k_column, scale_log2,
+            v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
         )  # fmt: skip
-    acc_ME, sum_M, max_M = over_keys(
+    acc_ME, sum_M, max_M = _over_keys(
         acc_ME, sum_M, max_M, q_ME, k_ptr + start.to(tl.int64) * kv_stride, kv_ptr, m_M,
-        start, end, end, kv_stride, k_column, scale_log2, kv_ptr, kv_ptr, kv_ptr, kv_ptr, 0.0,
-        v_after_k, HEAD_DIM, KEYS, True, False, False, False, PRECISION,
+        start, end, end, kv_stride, k_column, scale_log2,
+        v_after_k, HEAD_DIM, KEYS, True, False, False, PRECISION,
     )  # fmt: skip
     # An empty text has no weights: 0 / 1 rather than 0 / 0.
     sum_M = tl.where(end > start, sum_M, 1.0)
@@ -184,53 +223,6 @@ def _attend_rows_kernel(
 
 def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, scale: float, causal: bool) -> Tensor:
     """Equal to `attention.attend`. The plan must be bound to the tensor's device; columns must be contiguous."""
-    return _attend(qkv_TC, plan, n_heads, n_kv_heads, scale, causal)
-
-
-def attend_raw(
-    qkv_TC: Tensor,
-    positions_T: Tensor,
-    norms_EE: tuple[Tensor, Tensor],
-    tables_PF: tuple[Tensor, Tensor],
-    plan: AttentionPlan,
-    n_heads: int,
-    n_kv_heads: int,
-    eps: float,
-) -> Tensor:
-    """Equal to `fused.attend_raw`: queries are normalised and rotated where they are read, which is once.
-
-    A key is read by every tile behind it: those of a few short texts pay with arithmetic for one kernel less, all
-    others are rotated ahead, IN PLACE.
-    """
-    raw_keys = qkv_TC.shape[0] <= _FEW_ROWS and plan.max_length <= _SHORT
-    if not raw_keys:
-        keys_TC = qkv_TC[:, n_heads * 2 * tables_PF[0].shape[1] :]
-        qk_norm_rope_(keys_TC, positions_T, None, norms_EE[1], *tables_PF, 0, n_kv_heads, eps)
-    raw = _Raw(positions_T, *norms_EE, *tables_PF, eps, raw_keys)
-    return _attend(qkv_TC, plan, n_heads, n_kv_heads, (2 * tables_PF[0].shape[1]) ** -0.5, True, raw)
-
-
-class _Raw(NamedTuple):
-    """What normalises and rotates queries, and keys where these are raw too."""
-
-    positions_T: Tensor
-    q_norm_E: Tensor
-    k_norm_E: Tensor
-    cos_PF: Tensor
-    sin_PF: Tensor
-    eps: float
-    keys: bool
-
-
-def _attend(
-    qkv_TC: Tensor,
-    plan: AttentionPlan,
-    n_heads: int,
-    n_kv_heads: int,
-    scale: float,
-    causal: bool,
-    raw: _Raw | None = None,
-) -> Tensor:
     n_tokens, columns = qkv_TC.shape
     head_dim = columns // (n_heads + 2 * n_kv_heads)
     shape = plan.shape
@@ -247,11 +239,9 @@ def _attend(
         out_TO,
         plan.tiles_N3,
         plan.tiles_N3 if plan.tile_prefixes_N2 is None else plan.tile_prefixes_N2,
-        *(raw[:5] if raw else [qkv_TC] * 5),
         plan.n_tiles,
         qkv_TC.stride(0),
         scale * LOG2_E,
-        raw.eps if raw else 0.0,
         n_heads,
         n_kv_heads,
         head_dim,
@@ -263,8 +253,6 @@ def _attend(
         shape.heads_first,
         copy_engine,
         plan.tile_prefixes_N2 is not None,
-        raw is not None,
-        raw is not None and raw.keys,
         _precision(qkv_TC.dtype),
         num_warps=shape.num_warps,
         num_stages=shape.num_stages,

@@ -7,7 +7,7 @@ order. On Hopper and later a kernel starts while the one before it ends (program
 
 Shapes: T tokens, M token slots of a program (a power of two), D hidden width, I channels in, O channels out, N those
 of a program, K channels summed over, F fused gate and up columns, G = F/2, C columns of the fused qkv block, E head
-width, H = E/2, P positions, Q query rows of a program (token, head), S key slots.
+width, R rows, H = E/2, P positions, Q query rows of a program (token, head), S key slots.
 """
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
 

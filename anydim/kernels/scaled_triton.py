@@ -4,8 +4,8 @@ Equal to scaled.py. Imported only when Triton is chosen. One program makes one r
 are torch's own (`torch._scaled_mm`, scales a row and a column); int8 ones are the kernel below, since torch's gives
 int32 sums back, four bytes each, before anything is scaled.
 
-Shapes: T tokens (rows), D width, C columns, F fused gate and up columns, G = F/2, I channels in, O channels out; of a
-product's program M tokens, N channels, K summed at once.
+Shapes: R rows, T tokens, D width, C columns, F fused gate and up columns, G = F/2, I channels in, O channels out;
+M tokens, N channels and K channels summed over of a product's program.
 """
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
 

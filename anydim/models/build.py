@@ -146,7 +146,7 @@ def _without_kernel(card: ModelCard) -> frozenset[str]:
     head_dim = int(card.config.get("head_dim") or card.width // heads)
     without = set()
     if head_dim < 16 or head_dim & (head_dim - 1):
-        without |= {"attend", "attend_rows", "attend_raw", "attend_long", "qk_norm_rope_", "fused"}
+        without |= {"attend", "attend_rows", "attend_long", "qk_norm_rope_", "fused"}
     if any(
         size % 16 for size in (int(card.config["hidden_size"]), int(card.config["intermediate_size"]), heads * head_dim)
     ):

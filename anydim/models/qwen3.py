@@ -161,11 +161,6 @@ class Qwen3(nn.Module):
 
     def _attend(self, layer: _Layer, normed: Operand, batch: Packed) -> Tensor:
         qkv_TC = self.feed.product(normed, layer.qkv_proj, layer.qkv_bias)
-        if self._ops.attend_raw is not None and not batch.plan.dense:
-            norms_EE, tables_PF = (layer.q_norm, layer.k_norm), (self._cos, self._sin)
-            return self._ops.attend_raw(
-                qkv_TC, batch.positions_T, norms_EE, tables_PF, batch.plan, self._heads, self._kv_heads, self._eps
-            )
         self._rotate_(qkv_TC, batch.positions_T, layer, self._heads, self._kv_heads)
         attend = self._ops.attend_long if batch.plan.dense and self._ops.attend_long else self._ops.attend
         return attend(qkv_TC, batch.plan, self._heads, self._kv_heads, self._head_dim**-0.5, True)

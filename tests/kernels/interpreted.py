@@ -19,7 +19,6 @@ from torch import Tensor
 from anydim.kernels import (
     AttentionPlan,
     TileShape,
-    fused,
     make_plan,
     place_plan,
     plain_ops,
@@ -143,27 +142,6 @@ def test_attend_through_descriptors(causal: bool, rng: torch.Generator) -> None:
     plan = padded_plan(LENGTHS, shape)
     found_TO = TRITON.attend(qkv_TC, plan, 4, 2, 0.2, causal)
     torch.testing.assert_close(found_TO, PLAIN.attend(qkv_TC, plan, 4, 2, 0.2, causal), **EXACT)
-
-
-@needs_loops
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(2, 2, 32), (4, 1, 64), (16, 8, 16)])
-@pytest.mark.parametrize("keys", ["raw", "rotated"])
-@pytest.mark.parametrize("with_prefixes", [True, False])
-def test_attend_raw(
-    heads: int, kv_heads: int, head_dim: int, keys: str, with_prefixes: bool, rng: torch.Generator
-) -> None:
-    """Raw keys are for short texts; a plan that says its texts may be longer has them rotated ahead."""
-    shape = replace(tile_shape(64, heads, kv_heads, itemsize=4), descriptors=False)
-    plan = prefixed_plan(shape) if with_prefixes else padded_plan(LENGTHS, shape)
-    total = ALL_TOKENS if with_prefixes else TOTAL
-    plan = replace(plan, max_length=64 if keys == "raw" else 1024)
-    block_TC = torch.randn(total, (heads + 2 * kv_heads) * head_dim, generator=rng)
-    positions_T = torch.randint(0, 50, (total,), generator=rng, dtype=torch.int32)
-    norms_EE = (torch.randn(head_dim, generator=rng), torch.randn(head_dim, generator=rng))
-    args = (positions_T, norms_EE, rope_tables(head_dim, 1e4, 64, "cpu"), plan, heads, kv_heads, 1e-6)
-    assert TRITON.attend_raw is not None
-    found_TO = TRITON.attend_raw(block_TC.clone(), *args)
-    torch.testing.assert_close(found_TO, fused.attend_raw(block_TC.clone(), *args), **EXACT)
 
 
 @needs_loops

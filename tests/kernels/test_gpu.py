@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anydim.kernels import fused, make_plan, place_plan, plain_ops, rope_tables, select_ops, tile_bound, tile_shape
+from anydim.kernels import make_plan, place_plan, plain_ops, rope_tables, select_ops, tile_bound, tile_shape
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,24 +47,6 @@ def test_qk_norm_rope() -> None:
     PLAIN.qk_norm_rope_(wanted_TC, *args)
     ops.qk_norm_rope_(qkv_TC, *args)
     assert off(qkv_TC, wanted_TC) < 5e-3
-
-
-@pytest.mark.parametrize("lengths", [[200, 33, 17, 1], [512], [1500, 40]], ids=str)
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (6, 2, 64)])
-def test_attention_from_raw_blocks(lengths: list[int], heads: int, kv_heads: int, head_dim: int) -> None:
-    """Texts of a few tokens together have raw keys too; of more, raw queries alone."""
-    ops = select_ops(torch.device("cuda", 0), torch.bfloat16)
-    assert ops.attend_raw is not None
-    for copies in (1, 8):
-        texts = sorted(lengths * copies)
-        plan = place_plan(make_plan(texts, tile_shape(max(texts), heads, kv_heads)), "cuda")
-        block_TC = normal(sum(texts), (heads + 2 * kv_heads) * head_dim)
-        positions_T = torch.cat([torch.arange(length) for length in texts]).int().cuda()
-        norms_EE, tables_PF = (normal(head_dim), normal(head_dim)), rope_tables(head_dim, 1e6, 4096, "cuda")
-        exact_EE = (norms_EE[0].float(), norms_EE[1].float())
-        rest = (tables_PF, plan, heads, kv_heads, EPS)
-        wanted_TO = fused.attend_raw(block_TC.float(), positions_T, exact_EE, *rest)
-        assert off(ops.attend_raw(block_TC, positions_T, norms_EE, *rest), wanted_TO) < 1e-2
 
 
 @pytest.mark.parametrize("lengths", [[4096], [6000, 17, 4096, 4096], [9001, 300]])
