@@ -39,5 +39,10 @@ class Corpus:
         return "\n".join(parts)
 
 
+def articles(count: int) -> list[str]:
+    """So many different articles of the Declaration of Human Rights, in all languages that there are, drawn anew."""
+    return random.sample([row["text"] for row in _rows("udhr_articles.jsonl")], count)
+
+
 def _rows(name: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (_DATA / name).read_text(encoding="utf-8").splitlines()]

@@ -10,7 +10,7 @@ It knows no architecture. Shapes: T tokens, D hidden width, F gate and up column
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -86,6 +86,18 @@ def scaled_feed(ops: Ops, eight: torch.dtype, dtype: torch.dtype) -> Feed:
         product=product,
         product_gelu=lambda x, weight, bias_O: functional.gelu(product(x, weight, bias_O)),
         dtype=eight,
+    )
+
+
+def dequantizing_feed(ops: Ops) -> Feed:
+    """Plain operands; 8-bit weights are multiplied as the float32 matrices that they stand for, made for the moment."""
+
+    def product(x: Operand, weight: Operand, bias_O: Tensor | None) -> Tensor:
+        assert isinstance(x, Tensor), "nothing before a product gives 8 bits here"
+        return linear(x, weight.dequantize() if isinstance(weight, Scaled) else weight, bias_O)
+
+    return replace(
+        plain_feed(ops), product=product, product_gelu=lambda x, w, bias_O: functional.gelu(product(x, w, bias_O))
     )
 
 

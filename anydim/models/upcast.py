@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from anydim.kernels import plain_ops
+from anydim.models.feed import dequantizing_feed
 from anydim.models.packed import Model
 
 _HALVES: Final = (torch.float16, torch.bfloat16)
@@ -26,15 +27,17 @@ _HALVES: Final = (torch.float16, torch.bfloat16)
 @contextlib.contextmanager
 def in_float32(model: Model) -> Iterator[None]:
     """Run what is called inside in float32; not for several threads at once."""
-    ops = getattr(model, "_ops", None)
+    plain = plain_ops()
+    changes = {"_ops": plain, "feed": dequantizing_feed(plain)}
+    before = {name: getattr(model, name) for name in changes if hasattr(model, name)}
     try:
-        if ops is not None:
-            model._ops = plain_ops()  # type: ignore[attr-defined]
+        for name in before:
+            setattr(model, name, changes[name])
         with _Upcasting():
             yield
     finally:
-        if ops is not None:
-            model._ops = ops  # type: ignore[attr-defined]
+        for name, value in before.items():
+            setattr(model, name, value)
 
 
 class _Upcasting(TorchFunctionMode):

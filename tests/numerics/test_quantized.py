@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from anydim.config import ModelSettings
+from anydim.engine.packing import pack
 from anydim.errors import ConfigError
 from anydim.kernels import Scaled
 from anydim.models.build import build_model
@@ -68,3 +69,18 @@ def test_a_device_without_fp8_is_told_so(shelf: Shelf, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match="int8 works here"):
         build_model(read_card(folder), settings, torch.device("cuda", 0), torch.bfloat16, (), lambda *_: None)
     build_model(read_card(folder), settings, CPU, torch.float32, (), lambda *_: None)
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+@pytest.mark.parametrize("name", ["qwen3-bfloat16", "bert-cls"])
+def test_a_text_that_runs_again_in_float32_uses_the_weights_that_are_stood_for(
+    shelf: Shelf, name: str, kind: str
+) -> None:
+    """Tokens are not rounded there, so the vector is nearer to the plain model's than the usual one."""
+    pipeline = Pipeline(shelf.folder(name), dtype=torch.bfloat16, quantization=kind)
+    plain = shelf.ours(name).embed(SENTENCES)
+    usual = pipeline.embed(SENTENCES)
+    batch = pack(pipeline.items(SENTENCES, output_dim=pipeline.card.width))
+    again = Pipeline.stack(pipeline.runner.rescue(batch))[np.argsort(batch.order_B)]
+    assert np.linalg.norm(again - plain) < 0.9 * np.linalg.norm(usual - plain)
+    np.testing.assert_array_equal(pipeline.embed(SENTENCES), usual)  # the model is as it was
