@@ -80,6 +80,8 @@ class LanceStore:
 
     def digests(self, documents: Sequence[str]) -> dict[str, str]:
         """See Store."""
+        if not documents:
+            return {}
         rows = self._rows(f"chunk = 0 AND {_among('document', documents)}", ["document", "digest"])
         return {row["document"]: row["digest"] for row in rows.to_pylist()}
 
