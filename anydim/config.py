@@ -118,7 +118,10 @@ class EngineSettings:
     )
     threads: int | None = _setting(None, "CPU threads of the engine; by default one a core.", metavar="N")
     watchdog_timeout: float = _setting(
-        300.0, "Seconds without progress after which the engine counts as stuck and /health says so.", metavar="S"
+        300.0,
+        "Seconds without progress after which the engine counts as stuck: it is killed and started again, and who "
+        "waits is answered 503.",
+        metavar="S",
     )
     cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs.")
     graph_seconds: float = _setting(
@@ -153,7 +156,9 @@ class ServerSettings:
 
     host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.", metavar="HOST")
     port: int = _setting(30000, "Port to listen on; 0 for any free one.", metavar="PORT", least=0, most=65535)
-    http_workers: int = _setting(1, "Front-end processes.", metavar="N", later=(1,))
+    http_workers: int = _setting(
+        1, "Front-end processes, which check, tokenise and write answers beside the one engine.", metavar="N", most=256
+    )
     api_key: tuple[str, ...] = _setting(
         (), "A key that clients must send as a bearer token, KEY or NAME:KEY; repeatable.", metavar="KEY"
     )

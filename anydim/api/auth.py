@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from anydim.config import ServerSettings
@@ -24,6 +25,14 @@ from anydim.errors import ConfigError, Unauthorized
 OPEN_PATHS: Final = frozenset({"/", "/health", "/ready"})
 _KEY_HEADERS: Final = (b"api-key", b"x-api-key")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class SealedKeys(msgspec.Struct):
+    """A KeyRing on its way between two processes: names by hash (hexadecimal), the hashes' salt, and the file."""
+
+    salt: bytes
+    given: dict[str, str]
+    file: str | None
 
 
 class KeyRing:
@@ -57,6 +66,24 @@ class KeyRing:
         """
         file = Path(settings.api_key_file).expanduser() if settings.api_key_file else None
         return cls(settings.api_key, file) if settings.api_key or file else None
+
+    @classmethod
+    def unsealed(cls, sealed: SealedKeys) -> KeyRing:
+        """The same keys in another process of the server.
+
+        Raises:
+            ConfigError: the file of keys cannot be used any more.
+        """
+        ring = cls(())
+        ring._salt, ring._given = sealed.salt, {bytes.fromhex(known): name for known, name in sealed.given.items()}
+        ring._file = None if sealed.file is None else Path(sealed.file)
+        ring._names = ring._all()
+        return ring
+
+    def sealed(self) -> SealedKeys:
+        """What another process of this server needs to know the same keys: hashes, their salt and the file."""
+        given = {known.hex(): name for known, name in self._given.items()}
+        return SealedKeys(self._salt, given, None if self._file is None else str(self._file))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -41,6 +41,25 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(_complaint(error, family, host, port)) from error
 
 
+def listen_often(host: str, port: int, count: int) -> list[socket.socket]:
+    """One listening socket for each of ``count`` processes, all on the same port.
+
+    Linux spreads new connections over sockets that share a port. Elsewhere it is the same socket for all.
+
+    Raises:
+        ConfigError: see ``listen``.
+    """
+    first = listen(host, port)
+    if count == 1 or not sys.platform.startswith("linux"):
+        return [first] * count
+    family, address = first.family, first.getsockname()
+    first.close()  # it has shown that nobody else listens here; sharers do not get along with one that does not share
+    try:
+        return [_listening(family, address, shares=True) for _ in range(count)]
+    except OSError as error:
+        raise ConfigError(_complaint(error, family, host, port)) from error
+
+
 def open_file_limit() -> int:
     """How many files this process may open, after raising its limit as far as it may by itself."""
     try:
@@ -79,11 +98,13 @@ def own_hosts(settings: ServerSettings) -> tuple[str, ...] | None:
     return ("localhost", "127.0.0.1", "[::1]", settings.host, f"[{settings.host}]", *settings.allowed_host)
 
 
-def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes]) -> socket.socket:
+def _listening(family: int, address: tuple[str | int, ...] | tuple[int, bytes], shares: bool = False) -> socket.socket:
     # asyncio turns off the delay of small packets only where the protocol is named.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections take it over
         for name, value in _ALIVE_CHECKS:
             if hasattr(socket, name):  # not on every platform

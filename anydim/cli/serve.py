@@ -13,22 +13,20 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import click
-import uvicorn
 
-from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
-from anydim.api.connection import Connection, Limits
-from anydim.api.metrics import REFUSED
-from anydim.api.models import ServedModel
-from anydim.cli.gate import Gate
+from anydim.cli.front import FrontEnd, loop_factory
+from anydim.cli.front_process import FrontOrder
+from anydim.cli.fronts import Fronts
 from anydim.cli.info import size_words
-from anydim.cli.listen import address_to_open, is_loopback, listen, open_file_limit, own_hosts
+from anydim.cli.listen import address_to_open, is_loopback, listen_often
 from anydim.cli.reload import Reload, load_certificate
+from anydim.cli.signals import Signals, first_of
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
 from anydim.engine.wire import Started
@@ -37,9 +35,6 @@ from anydim.logs import NEWS, configure_logs
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 
-_LAST_SECONDS: Final = 3  # for connections that hold on after their answer
-_RESERVED_FILES: Final = 64  # open files that are no client's: the engine's line, pipes, libraries, the model
-_LEAST_CONNECTIONS: Final = 8
 _EXAMPLE_DIM: Final = 256
 
 
@@ -59,65 +54,95 @@ def serve_forever(settings: Settings) -> int:
     keys = KeyRing.of(settings.server)
     # From here on the process holds hashes only.
     settings = dataclasses.replace(settings, server=dataclasses.replace(settings.server, api_key=()))
-    with contextlib.closing(listen(settings.server.host, settings.server.port)) as listener:
+    with contextlib.ExitStack() as open_sockets:
+        listeners = listen_often(settings.server.host, settings.server.port, settings.server.http_workers)
+        for listener in listeners:
+            open_sockets.enter_context(listener)
         _warn_if_open(settings.server, keys is not None)
         intake = _load_intake(settings)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_Site(settings, intake, listener, keys).run())
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the order of stopping is decided here."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_Site(settings, intake, listeners, keys).run())
 
 
 class _Site:
     """One server from start to stop."""
 
-    def __init__(self, settings: Settings, intake: Intake, listener: socket.socket, keys: KeyRing | None) -> None:
+    def __init__(
+        self, settings: Settings, intake: Intake, listeners: Sequence[socket.socket], keys: KeyRing | None
+    ) -> None:
         self._settings = settings
         self._intake = intake
-        self._listener = listener
+        self._listeners = listeners
         self._keys = keys
 
     async def run(self) -> int:
         """Start, serve, drain, stop; the exit code."""
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
         supervisor = Supervisor(self._intake.card, model, engine, _draws_bars(server), server.log_json)
-        served = ServedModel(intake=self._intake, aliases=model.served_model_name)
-        app = create_app(served, supervisor.handle, server, keys=self._keys, hosts=own_hosts(server))
-        gate = Gate(app)
-        http = _Server(_uvicorn_config(gate, server, partial(app.state.metrics.add, REFUSED)))
-        signals = _Signals(on_second=partial(setattr, http, "force_exit", True))
-        reload = Reload(server, self._keys)
-        if reload.is_needed:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+        return await (self._run_here(supervisor) if len(self._listeners) == 1 else self._run_several(supervisor))
+
+    async def _run_here(self, supervisor: Supervisor) -> int:
+        """With the one front end in this process."""
+        front = FrontEnd(self._settings, self._intake, self._listeners[0], self._keys, supervisor.handle)
+        signals = Signals(front.hurry)
+        if front.reload.is_needed:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, front.reload)
         await supervisor.start()
-        http.config.load()
-        reload.tls = http.config.ssl
-        serving = asyncio.create_task(http.serve(sockets=[self._listener]))
+        serving = front.start()
         ready = asyncio.create_task(supervisor.wait_ready())
         try:
-            await _first_of(ready, serving, signals.first)
+            await first_of(ready, serving, signals.first)
             if ready.done():
                 self._announce(ready.result())
-                await _first_of(serving, signals.first)
-            app.state.draining.now = True
-            await signals.unless_second(gate.drain(server.drain_timeout))
+                await first_of(serving, signals.first)
+            await signals.unless_second(front.drain())
         finally:
             ready.cancel()
             try:
                 await supervisor.stop()  # whoever still waits is answered 503, while there is someone to answer
             finally:
-                http.should_exit = True
-                await serving
+                await front.stop()
         return signals.exit_code
 
+    async def _run_several(self, supervisor: Supervisor) -> int:
+        """With front ends in processes of their own."""
+        fronts = Fronts(self._order(supervisor), self._listeners, self._settings.server.drain_timeout)
+        signals = Signals(partial(fronts.tell, "hurry"))
+        if Reload(self._settings.server, self._keys).is_needed:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fronts.tell, "reload")
+        await supervisor.start()
+        fronts.start()
+        ready = asyncio.create_task(supervisor.wait_ready())
+        try:
+            await first_of(asyncio.gather(ready, fronts.wait_ready()), fronts.failed, signals.first)
+            if ready.done() and not fronts.failed.done():
+                self._announce(ready.result())
+                await first_of(fronts.failed, signals.first)
+            await signals.unless_second(fronts.drain())
+            if fronts.failed.done():
+                raise fronts.failed.result()
+        finally:
+            ready.cancel()
+            try:
+                await supervisor.stop()
+            finally:
+                await fronts.stop()
+        return signals.exit_code
+
+    def _order(self, supervisor: Supervisor) -> FrontOrder:
+        card = self._intake.card
+        return FrontOrder(
+            settings=self._settings,
+            folder=str(card.folder),
+            name=card.name,
+            engine=str(supervisor.socket),
+            listener=-1,
+            keys=None if self._keys is None else self._keys.sealed(),
+            metrics="",
+        )
+
     def _announce(self, started: Started) -> None:
-        host, port = self._settings.server.host, self._listener.getsockname()[1]
+        host, port = self._settings.server.host, self._listeners[0].getsockname()[1]
         address = address_to_open(host, port, self._settings.server.tls_cert is not None)
         rule = self._intake.rule
         for line in (
@@ -155,42 +180,6 @@ def _memory(started: Started) -> Iterator[str]:
         yield f"Memory: {weights} weights, {batch} for a batch of {started.batch_tokens:,} tokens, of {allowed} allowed"
 
 
-class _Signals:
-    """SIGTERM and Ctrl-C: the first asks for an orderly stop, the second for a quick one."""
-
-    def __init__(self, on_second: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.first: asyncio.Future[int] = loop.create_future()
-        self._second: asyncio.Future[None] = loop.create_future()
-        self._on_second = on_second
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._arrived, number)
-
-    @property
-    def exit_code(self) -> int:
-        """0 after SIGTERM, 130 after Ctrl-C, 1 where no signal came."""
-        if not self.first.done():
-            return 1
-        return 0 if self.first.result() == signal.SIGTERM else 128 + self.first.result()
-
-    async def unless_second(self, work: Coroutine[object, object, None]) -> None:
-        """Wait for some work, but no longer once the second signal has come."""
-        task = asyncio.create_task(work)
-        await _first_of(task, self._second)
-        task.cancel()
-
-    def _arrived(self, number: int) -> None:
-        if not self.first.done():
-            self.first.set_result(number)
-        elif not self._second.done():
-            self._second.set_result(None)
-            self._on_second()
-
-
-async def _first_of(*futures: asyncio.Future[Any]) -> None:
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
 def _draws_bars(settings: ServerSettings) -> bool:
     return settings.enable_tqdm and not settings.log_json
 
@@ -206,31 +195,6 @@ def _load_intake(settings: Settings) -> Intake:
     return Intake.of(card, settings.model)
 
 
-def _uvicorn_config(gate: Gate, settings: ServerSettings, refused: Callable[[str], None]) -> uvicorn.Config:
-    limits = Limits(settings=settings, connections=_most_connections(settings), refused=refused)
-    return uvicorn.Config(
-        gate,
-        http=partial(Connection, limits),  # type: ignore[arg-type]  # uvicorn only calls it
-        ws="none",
-        lifespan="on",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_timeout,  # type: ignore[arg-type]  # a number for a timer
-        timeout_graceful_shutdown=_LAST_SECONDS,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-    )
-
-
-def _most_connections(settings: ServerSettings) -> int:
-    """The setting, or what the limit of open files leaves, so that the engine's line can always be opened anew."""
-    room = max(_LEAST_CONNECTIONS, open_file_limit() - _RESERVED_FILES)
-    return min(settings.max_connections or room, room)
-
-
 def _check_tls(settings: ServerSettings) -> None:
     """Find a wrong certificate before the model is loaded."""
     if settings.tls_cert is not None or settings.tls_key is not None:
@@ -244,12 +208,3 @@ def _warn_if_open(settings: ServerSettings, has_keys: bool) -> None:
             "--api-key-file",
             err=True,
         )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

@@ -44,6 +44,7 @@ class EngineClient:
         self._beat: wire.Beat | None = None
         self._beat_at = 0.0
         self._reason = "the model is loading"
+        self._told = ""
         self._task: asyncio.Task[None] | None = None
 
     def connect(self) -> None:
@@ -62,6 +63,10 @@ class EngineClient:
         """Say why there is no engine, for those who ask meanwhile."""
         self._reason = reason
 
+    def expect_end(self, reason: str) -> None:
+        """Say why the line is about to break, for those who wait."""
+        self._told = reason
+
     async def run(self, items: Sequence[Item]) -> list[Output]:
         """See EngineHandle."""
         if not items:
@@ -79,12 +84,19 @@ class EngineClient:
                 wire.write_frame(self._writer, wire.Cancel(identity))
             raise
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the engine's process is there and makes no progress, or says nothing."""
+        if self._writer is None or self._beat is None:
+            return False
+        silent = time.monotonic() - self._beat_at
+        return silent > self._stuck_after or self._beat.busy_seconds > self._stuck_after
+
     def health(self) -> Health:
         """See EngineHandle."""
         if self._writer is None or self._beat is None:
             return Health(False, False, self._reason)
-        silent = time.monotonic() - self._beat_at
-        if silent > self._stuck_after or self._beat.busy_seconds > self._stuck_after:
+        if self.is_stuck:
             return Health(False, False, f"the engine has made no progress for {self._stuck_after:.0f} seconds")
         if not self._beat.alive:
             return Health(False, False, "the engine's loop has stopped")
@@ -104,7 +116,8 @@ class EngineClient:
             try:
                 await self._read(reader)
             except (asyncio.IncompleteReadError, OSError):
-                self._reason = "the engine stopped and is being restarted"
+                self._reason = self._told or "the engine stopped and is being restarted"
+                self._told = ""
             except Exception as error:  # a line that speaks nonsense is dropped and opened anew
                 _LOG.error("the line to the engine broke: %r", error)
                 self._reason = "the line to the engine broke and is being opened again"

@@ -28,6 +28,7 @@ from anydim.models.card import ModelCard
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 30.0
 _STEADY_SECONDS: Final = 60.0  # an engine that lived this long is restarted without a pause
+_LOOK_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 5.0
 _LONGEST_SOCKET_PATH: Final = 103  # macOS; Linux allows 107
 
@@ -74,12 +75,18 @@ class Supervisor:
         }
         self._first: asyncio.Future[wire.Started] | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stuck_after = engine.watchdog_timeout
 
     @property
     def handle(self) -> EngineHandle:
         """The line to the engine; it outlives restarts."""
         return self._client
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine listens, for further lines to it."""
+        return self._socket
 
     @property
     def pid(self) -> int | None:
@@ -90,7 +97,7 @@ class Supervisor:
         """Start the process and keep it running from now on."""
         self._first = asyncio.get_running_loop().create_future()
         self._client.connect()
-        self._watch = asyncio.create_task(self._keep_running())
+        self._tasks = [asyncio.create_task(self._keep_running()), asyncio.create_task(self._keep_moving())]
 
     async def wait_ready(self) -> wire.Started:
         """Wait for the first start.
@@ -109,10 +116,10 @@ class Supervisor:
     async def stop(self) -> None:
         """End the process; who still waits is answered Unavailable."""
         try:
-            if self._watch is not None:
-                self._watch.cancel()
+            for task in self._tasks:
+                task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
-                    await self._watch
+                    await task
             await self._client.close()
         finally:
             await self._end_process()
@@ -133,6 +140,21 @@ class Supervisor:
             self._client.explain(f"{reason.message}; it is being restarted")
             await asyncio.sleep(pause)
             pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
+
+    async def _keep_moving(self) -> None:
+        """Kill an engine that is stuck: its waiters are answered at once, and another takes its place."""
+        suspected = False  # one look may come before what the engine said while this process was held up
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            stuck, suspected = suspected and self._client.is_stuck, self._client.is_stuck
+            if stuck and self._process is not None and self._process.returncode is None:
+                reason = f"the engine made no progress for {self._stuck_after:.0f} seconds and is being restarted"
+                _LOG.error("%s", reason)
+                self._client.expect_end(reason)
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+                suspected = False
 
     async def _run_once(self) -> AnydimError:
         """One life of the engine; why it ended."""

@@ -53,7 +53,8 @@ class Order(msgspec.Struct):
 
 def main() -> None:
     """Run until standard input closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server's to handle: it drains first
+        signal.signal(number, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print to standard output must not speak for us
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)

@@ -157,7 +157,7 @@ def test_text_becomes_the_field_s_type(name: str, value: str, kept: object) -> N
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("reranker", "x"), ("tp", "2"), ("dp", "2"), ("http_workers", "4")],
+    [("reranker", "x"), ("tp", "2"), ("dp", "2")],
 )
 def test_what_does_not_work_yet_is_refused_in_words(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match="not yet available in this version"):

@@ -34,11 +34,11 @@ class ServerProcess:
         limits: dict[int, int] | None = None,
     ) -> None:
         start = [str(program)] if program else [sys.executable, "-m", module]
-        command = [*start, *(["serve"] if module == "anydim" else []), *arguments]
+        command = [*start, *(["serve"] if module == "anydim" else []), "--port", "0", *arguments]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*command, "--port", "0"],
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

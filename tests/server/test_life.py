@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -55,16 +56,22 @@ def test_a_killed_engine_is_replaced_and_nobody_waits_for_it(minilm_folder: Path
         assert server.post("/v1/embeddings", {"input": "again"})[0] == 200
 
 
-def test_a_stopped_engine_is_told_by_health(minilm_folder: Path) -> None:
+def test_a_stuck_engine_is_replaced_and_its_waiters_are_answered(minilm_folder: Path) -> None:
     with serving(minilm_folder, "--watchdog-timeout", "1") as server:
         assert server.get("/health")[0] == 200
         engine = engine_of(server)
         engine.suspend()
-        try:
-            server.until(lambda: server.get("/health")[0] == 503)
-        finally:
-            engine.resume()
-        server.until(lambda: server.get("/health")[0] == 200)
+        answers: list[tuple[int, Any]] = []
+        waiting = threading.Thread(target=lambda: answers.append(server.post("/v1/embeddings", {"input": "a text"})))
+        waiting.start()
+        server.until(lambda: server.get("/health")[0] == 503)
+        waiting.join(60)
+        ((status, answer),) = answers
+        assert status == 503
+        assert "no progress" in answer["error"]["message"]
+        server.until(lambda: server.get("/ready")[0] == 200)
+        assert engine_of(server).pid != engine.pid
+        assert server.post("/v1/embeddings", {"input": "a text"})[0] == 200
 
 
 def test_sigterm_answers_what_is_under_way_and_exits_with_zero(minilm_folder: Path) -> None:

@@ -1,0 +1,153 @@
+"""Several front ends: they behave as one, add up, outlive each other's deaths, and end together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.server.process import ServerProcess, serving
+
+FRONTS = 3
+
+
+def fronts_of(server: ServerProcess) -> list[psutil.Process]:
+    return children(server, "anydim.cli.front_process")
+
+
+def children(server: ServerProcess, module: str) -> list[psutil.Process]:
+    server.line_with("Server running on")
+    return [child for child in psutil.Process(server.process.pid).children() if module in child.cmdline()]
+
+
+def kill_fronts(server: ServerProcess) -> bool:
+    """Kill those that run; always false."""
+    with contextlib.suppress(psutil.Error):
+        for front in fronts_of(server):
+            front.kill()
+    return False
+
+
+def are_gone(processes: list[psutil.Process]) -> bool:
+    return all(not each.is_running() or each.status() == psutil.STATUS_ZOMBIE for each in processes)
+
+
+@pytest.fixture(scope="module")
+def server(minilm_folder: Path) -> Iterator[ServerProcess]:
+    flags = ["--http-workers", str(FRONTS), "--api-key", "alpha:one", "--api-key", "beta:two"]
+    with serving(minilm_folder, *flags, "--max-queue-tokens", "4000") as server:
+        yield server
+
+
+def ask(server: ServerProcess, body: Any, key: str = "one", path: str = "/v1/embeddings") -> tuple[int, Any]:
+    """Each call opens a connection of its own, so that all front ends are met."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    data = None if body is None else json.dumps(body).encode()
+    return server.send(urllib.request.Request(server.address + path, data, headers))
+
+
+def metrics(server: ServerProcess) -> dict[str, float]:
+    request = urllib.request.Request(server.address + "/metrics", headers={"Authorization": "Bearer one"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_all_of_them_answer_alike_and_metrics_add_up(server: ServerProcess) -> None:
+    assert len(fronts_of(server)) == FRONTS
+    vectors = [ask(server, {"input": "a text"})[1]["data"][0]["embedding"] for _ in range(20)]
+    assert all(vector == vectors[0] for vector in vectors)
+    assert {ask(server, {"input": "a text"}, key="wrong")[0] for _ in range(10)} == {401}
+    sums = {
+        sum(
+            value
+            for name, value in metrics(server).items()
+            if name.startswith("anydim_http_requests_total") and 'status="200"' in name and "embeddings" in name
+        )
+        for _ in range(6)
+    }
+    assert sums == {20.0}
+
+
+def test_the_limit_of_the_queue_is_one_for_all(server: ServerProcess) -> None:
+    statuses: list[int] = []
+
+    def crowd(number: int) -> None:
+        texts = [f"{number} {place} " + "word " * 200 for place in range(15)]
+        statuses.append(ask(server, {"input": texts})[0])
+
+    threads = [threading.Thread(target=crowd, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert set(statuses) == {200, 429}
+
+
+def test_a_killed_front_end_is_replaced_and_the_others_go_on(server: ServerProcess) -> None:
+    before = fronts_of(server)
+    before[0].send_signal(signal.SIGKILL)
+    statuses = [ask(server, {"input": "a text"})[0] for _ in range(12)]
+    assert set(statuses) == {200}  # connections that meet the dead one wait for its successor
+    server.until(lambda: len(fronts_of(server)) == FRONTS and are_gone(before[:1]))
+    assert "front end" in server.output
+
+
+def test_a_killed_engine_is_told_by_all_and_comes_back(server: ServerProcess) -> None:
+    (engine,) = children(server, "anydim.engine.worker")
+    engine.send_signal(signal.SIGKILL)
+    server.until(lambda: all(server.get("/ready")[0] == 200 for _ in range(8)) and not engine.is_running())
+    assert ask(server, {"input": "a text"})[0] == 200
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_all_processes_drain_and_end_with_the_server(minilm_folder: Path, number: signal.Signals, code: int) -> None:
+    with serving(minilm_folder, "--http-workers", "2") as server:
+        family = psutil.Process(server.process.pid).children() if server.address else []
+        assert len(family) == 3
+        statuses: list[int] = []
+        texts = [f"{place} " + "word " * 200 for place in range(60)]
+        crowd = threading.Thread(target=lambda: statuses.append(server.post("/v1/embeddings", {"input": texts})[0]))
+        crowd.start()
+        (engine,) = children(server, "anydim.engine.worker")
+        server.until(lambda: engine.cpu_percent(0.1) > 20)
+        assert server.stop(number) == code
+        crowd.join(30)
+        assert statuses == [200]
+        assert are_gone(family)
+
+
+def test_a_killed_server_takes_all_its_processes_along(minilm_folder: Path, tmp_path: Path) -> None:
+    with serving(minilm_folder, "--http-workers", "2", environment={"TMPDIR": str(tmp_path)}) as server:
+        port = server.address.rsplit(":", 1)[1]
+        family = psutil.Process(server.process.pid).children()
+        server.stop(signal.SIGKILL)
+        server.until(lambda: are_gone(family))
+        assert list(tmp_path.glob("anydim-*")) == []
+    with serving(minilm_folder, "--http-workers", "2", "--port", port) as again:
+        assert again.get("/ready")[0] == 200
+
+
+def test_a_taken_port_is_told_whoever_holds_it(server: ServerProcess, minilm_folder: Path) -> None:
+    port = server.address.rsplit(":", 1)[1]
+    late = ServerProcess(str(minilm_folder), "--http-workers", "2", "--port", port)
+    assert late.process.wait(60) == 2
+    late.stop()
+    assert f"port {port}" in late.output
+
+
+def test_front_ends_that_cannot_live_end_the_server_with_a_reason(minilm_folder: Path) -> None:
+    with serving(minilm_folder, "--http-workers", "2") as server:
+        assert len(fronts_of(server)) == 2
+        server.until(lambda: kill_fronts(server) or server.process.poll() is not None)
+        assert server.stop() == 1
+    assert "front end" in server.output
+    assert "ended 5 times" in server.output
