@@ -83,7 +83,7 @@ def test_what_is_promised_runs(room: int, fixed: int, per_token: int, wanted: in
     try:
         found = card.capacity(wanted, longest=1 << 20)
     except ConfigError:
-        assert fixed + per_token * min(wanted, 64) / 0.95 > 0.9 * room
+        assert fixed + per_token * max(2, min(wanted, 64)) > 0.9 * room  # two tokens are the least probe
         return
     card.probe(found.batch_tokens)
     assert found.batch_tokens <= wanted
