@@ -6,6 +6,7 @@ An entrance: it composes registry, intake and engine, and refuses what the serve
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -64,6 +65,8 @@ class Embedder:
             self.card = find_model(loaded.model, progress)
         self.intake = Intake.of(self.card, loaded.model)
         self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
+        gc.collect()
+        gc.freeze()  # a loaded model is never garbage: walking it would hold up a text that someone waits for
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +83,7 @@ class Embedder:
     def close(self) -> None:
         """Finish what is under way and free the model."""
         self._engine.close()
+        gc.unfreeze()
 
     def embed(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,13 @@ def test_settings_and_models_that_do_not_exist_are_named() -> None:
         Embedder(dtyp="float32")
     with pytest.raises(ModelError, match="no/such"):
         Embedder("./no/such")
+
+
+def test_a_loaded_model_is_not_walked_by_the_collector_until_it_is_closed(minilm_folder: Path) -> None:
+    embedder = Embedder(str(minilm_folder), dtype="float32", show_progress=False)
+    assert gc.get_freeze_count() > 0
+    embedder.close()
+    assert gc.get_freeze_count() == 0
 
 
 def test_a_closed_embedder_says_so(minilm_folder: Path) -> None:

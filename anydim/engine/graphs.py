@@ -89,7 +89,7 @@ class _Graph:
     layout: Layout
     plan: AttentionPlan
     words: Tensor
-    hosts: list[Tensor]
+    hosts: list[tuple[Tensor, Int32Array]]
     staged: Staged
     block_BE: Tensor
     tables: dict[bytes, Int32Array] = field(default_factory=dict)
@@ -165,9 +165,9 @@ class GraphPool:
         graph = self._graphs.get(self._buckets[place])
         if graph is None:
             return None
-        host = graph.hosts[graph.turn]
+        host, host_words = graph.hosts[graph.turn]
         graph.turn = (graph.turn + 1) % _HOSTS
-        graph.layout.write(host, batch, self._table(graph, batch, self._buckets[place]))
+        graph.layout.write(host_words, batch, self._table(graph, batch, self._buckets[place]))
         graph.words.copy_(host, non_blocking=True)
         graph.graph.replay()
         return graph.block_BE[: len(batch.items)]
@@ -192,9 +192,10 @@ class GraphPool:
         sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])
         plan = self._slots(np.sort(lengths), bucket)
         layout = Layout.of(bucket, plan)
-        hosts = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
-        layout.write(hosts[0], sample, plan.table_W)
-        words = hosts[0].to(self._device)
+        buffers = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
+        hosts = [(buffer, buffer.numpy()) for buffer in buffers]
+        layout.write(hosts[0][1], sample, plan.table_W)
+        words = buffers[0].to(self._device)
         staged = layout.read(words, plan, words)
         self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
         torch.cuda.synchronize(self._device)

@@ -11,16 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anydim.types import Batch, Item, Prefixes
 
+_NO_ORDER: Final = np.zeros(1, dtype=np.int32)
+_POSITIONS: Final = np.arange(1024, dtype=np.int32)
+_NO_ORDER.flags.writeable = _POSITIONS.flags.writeable = False
+
 
 def pack(items: Sequence[Item]) -> Batch:
-    """Pack at least one Item, each of at least one token."""
+    """Pack at least one Item, each of at least one token. The batch's arrays are read only by agreement."""
     assert items and all(len(item.ids) for item in items), "empty batches and texts never get here"
+    if len(items) == 1:
+        return _pack_one(items[0])
     lengths = np.array([len(item.ids) for item in items], dtype=np.int32)
     order_B = np.argsort(lengths, kind="stable").astype(np.int32)
     ordered = [items[index] for index in order_B.tolist()]
@@ -34,6 +41,19 @@ def pack(items: Sequence[Item]) -> Batch:
         positions_T=np.arange(cu_seqlens_C[-1], dtype=np.int32) - starts_T,
         cu_seqlens_C=cu_seqlens_C,
         dims_B=np.array([item.dim for item in ordered], dtype=np.int32),
+    )
+
+
+def _pack_one(item: Item) -> Batch:
+    """``pack`` for the single text that someone waits for, without copies."""
+    length = len(item.ids)
+    return Batch(
+        items=[item],
+        order_B=_NO_ORDER,
+        ids_T=item.ids,
+        positions_T=_POSITIONS[:length] if length <= len(_POSITIONS) else np.arange(length, dtype=np.int32),
+        cu_seqlens_C=np.array((0, length), dtype=np.int32),
+        dims_B=np.array((item.dim,), dtype=np.int32),
     )
 
 

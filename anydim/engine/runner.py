@@ -54,14 +54,14 @@ class Flight:
     Attributes:
         batch: the batch.
         groups: its rows by output dtype.
-        finite_B: float32, 1 where a row is finite, else 0.
+        flags_BE: float32, whose last column is 1 where a row is finite, else 0.
         staged: what must live until the answer; a graph's buffers live with it.
         done: after this event all of it is in host memory; None where it already is.
     """
 
     batch: Batch
     groups: Sequence[Group]
-    finite_B: Tensor
+    flags_BE: Tensor
     staged: Staged | None
     done: torch.cuda.Event | None
 
@@ -139,7 +139,7 @@ class Runner:
     @torch.inference_mode()
     def start(self, batch: Batch) -> Flight:
         """Send a batch to the device."""
-        widest = int(batch.dims_B.max())
+        widest = _widest(batch)
         replayed_BE = self._graphs.run(batch) if self._graphs else None
         if replayed_BE is not None:
             return self._fly_home(batch, replayed_BE, widest, None)
@@ -154,7 +154,9 @@ class Runner:
         """Wait for a batch; one Output an Item, in packed order."""
         if flight.done is not None:
             flight.done.synchronize()
-        finite = flight.finite_B.tolist()
+        finite = flight.flags_BE.numpy()[:, -1].tolist()
+        if len(finite) == 1 and finite[0] and flight.groups[0].scales_B is None:
+            return [_only_output(flight.batch.items[0], flight.groups[0].values)]
         outputs = {row: _failed() for row, good in enumerate(finite) if not good}
         for group in flight.groups:
             values = group.values.numpy()
@@ -174,7 +176,7 @@ class Runner:
         if self._itemsize == torch.float32.itemsize:
             return [_failed() for _ in batch.items]
         staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), itemsize=4), self.device)
-        widest = int(batch.dims_B.max())
+        widest = _widest(batch)
         with in_float32(self._model):
             block_BE = self._vectors(staged, widest)
         return self.finish(self._fly_home(batch, block_BE, widest, staged))
@@ -191,13 +193,13 @@ class Runner:
         """A batch on its way home: vectors and flags in one copy, where all of them are wanted as float32."""
         if all(item.dtype is OutputDtype.FLOAT32 for item in batch.items):
             home_BE = self._home(block_BE)
-            groups = [Group(range(len(batch.items)), OutputDtype.FLOAT32, home_BE[:, :widest], None)]
-            return Flight(batch, groups, home_BE[:, -1], staged, self._event())
+            groups = [Group(range(len(batch.items)), OutputDtype.FLOAT32, home_BE, None)]
+            return Flight(batch, groups, home_BE, staged, self._event())
         groups = [
             Group(rows, dtype, self._home(values), None if scales_B is None else self._home(scales_B))
             for rows, dtype, values, scales_B in _convert(batch, block_BE[:, :widest])
         ]
-        return Flight(batch, groups, self._home(block_BE[:, -1]), staged, self._event())
+        return Flight(batch, groups, self._home(block_BE[:, -1:]), staged, self._event())
 
     def _share(self, batch: Batch) -> Batch:
         """The batch with the prefixes that its texts share taken out, where that pays."""
@@ -266,6 +268,15 @@ def _lengths(tokens: int, most: int) -> list[int]:
     """So many tokens as texts of at most ``most``."""
     whole, rest = divmod(tokens, most)
     return [most] * whole + [rest] * (rest > 0)
+
+
+def _widest(batch: Batch) -> int:
+    return batch.items[0].dim if len(batch.items) == 1 else int(batch.dims_B.max())
+
+
+def _only_output(item: Item, values_1V: Tensor) -> Output:
+    """The Output of a batch of one text that came back whole; V stored values."""
+    return Output(values_1V.numpy()[0, : item.dtype.stored(item.dim)])
 
 
 def _failed() -> Output:

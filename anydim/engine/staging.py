@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,21 +53,15 @@ class Layout:
         """The layout of a plan's slots for ``tokens`` tokens."""
         return cls(tokens, plan.n_texts, len(plan.table_W))
 
-    def write(self, buffer: Tensor, batch: Batch, table_W: Int32Array) -> None:
-        """Fill a host buffer; what the batch leaves free becomes zero."""
-        words = buffer.numpy()
-        words[self.table :] = 0
-        start = 0
-        unit_B = np.array([item.normalize for item in batch.items], dtype=np.int32)
-        for size, values in (
-            (self.table, table_W),
-            (self.tokens, batch.ids_T),
-            (self.tokens, batch.positions_T),
-            (self.texts, batch.dims_B),
-            (self.texts, unit_B),
-        ):
-            words[start : start + len(values)] = values
-            start += size
+    def write(self, words: Int32Array, batch: Batch, table_W: Int32Array) -> None:
+        """Fill a host buffer of ``words`` words; what the batch leaves free becomes zero."""
+        ids, texts, count = self.table, self.table + 2 * self.tokens, len(batch.items)
+        words[ids:] = 0
+        words[: len(table_W)] = table_W
+        words[ids : ids + batch.tokens] = batch.ids_T
+        words[ids + self.tokens : ids + self.tokens + batch.tokens] = batch.positions_T
+        words[texts : texts + count] = batch.dims_B
+        words[texts + self.texts : texts + self.texts + count] = [item.normalize for item in batch.items]
 
     def read(self, words: Tensor, plan: AttentionPlan, host: Tensor) -> Staged:
         """Views of a device buffer that ``write`` filled."""
@@ -81,5 +74,5 @@ def stage(batch: Batch, plan: AttentionPlan, device: torch.device) -> Staged:
     """Copy a batch to the device without waiting for it."""
     layout = Layout.of(batch.tokens, plan)
     host = torch.empty(layout.words, dtype=torch.int32, pin_memory=device.type == "cuda")
-    layout.write(host, batch, plan.table_W)
+    layout.write(host.numpy(), batch, plan.table_W)
     return layout.read(host.to(device, non_blocking=True), plan, host)

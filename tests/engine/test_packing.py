@@ -23,6 +23,18 @@ def test_nothing_is_lost_and_nothing_is_padded(ids: list[list[int]]) -> None:
         assert batch.positions_T[start:end].tolist() == list(range(len(ids[origin])))
 
 
+@pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 5000])
+def test_one_text_alone_is_packed_as_it_is_among_others(length: int) -> None:
+    item = Item(np.arange(3, length + 3, dtype=np.int32), 96)
+    alone, among = pack([item]), pack([item, Item(np.zeros(length + 1, np.int32), 32)])
+    assert alone.items == among.items[:1]
+    for name, size in {"ids_T": length, "positions_T": length, "cu_seqlens_C": 2, "dims_B": 1}.items():
+        ours, theirs = getattr(alone, name), getattr(among, name)[:size]
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype == np.int32
+    assert alone.order_B.tolist() == [0]
+
+
 @given(texts)
 def test_texts_of_equal_length_are_neighbours(ids: list[list[int]]) -> None:
     lengths = np.diff(pack([Item(np.array(row, np.int32), 32) for row in ids]).cu_seqlens_C)
