@@ -71,6 +71,7 @@ def load_engine(
     began = time.perf_counter()
     if device.type == "cuda":
         place_kernels(cache_folder(model), os.environ)
+        torch.cuda.set_device(device)  # streams and events are those of the thread's device, which is the first one
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
             loaded = _load_model(card, model, engine, device, dtype, progress)

@@ -100,6 +100,7 @@ class Runner:
         self._rotation_DD = rotation_DD
         self._finish = select_finish(device)
         self._prune = prune
+        self._elsewhere = device.type == "cuda" and device.index != 0
         self._graphs: GraphPool | None = None
         self._shares = share_prefixes and model.takes_prefixes and pooling is Pooling.LAST
         # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
@@ -139,6 +140,8 @@ class Runner:
     @torch.inference_mode()
     def start(self, batch: Batch) -> Flight:
         """Send a batch to the device."""
+        if self._elsewhere:
+            torch.cuda.set_device(self.device)  # the engine's thread begins on the first one
         widest = _widest(batch)
         replayed_BE = self._graphs.run(batch) if self._graphs else None
         if replayed_BE is not None:

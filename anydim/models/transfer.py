@@ -81,6 +81,8 @@ def _wait(lanes: Sequence[Future[None]], arrivals: SimpleQueue[int | None], arri
 def _run_lane(device: torch.device, chunks: _Chunks, arrivals: SimpleQueue[int | None]) -> None:
     try:
         with _Files() as files, torch.no_grad():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
             lane = _PinnedLane(device) if device.type == "cuda" else _HostLane()
             for chunk in chunks:
                 lane.fill(chunk, files)
