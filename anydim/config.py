@@ -192,6 +192,11 @@ class ServerSettings:
     )
     strict: bool = _setting(False, "Refuse unknown JSON fields, with the nearest known name.")
     enable_tqdm: bool = _setting(True, "Draw progress bars while loading.")
+    otlp_endpoint: str | None = _setting(
+        None,
+        "Send traces to this OTLP/HTTP endpoint, such as http://127.0.0.1:4318/v1/traces; needs the extra otel.",
+        metavar="URL",
+    )
     log_json: bool = _setting(False, "Log as JSON lines.")
     request_log: Literal["none", "line", "body"] = _setting(
         "none", "Log a line a request; body adds the start of what was sent, texts of users included."

@@ -1,14 +1,15 @@
 """The application: routes and middleware around one served model. Entrances may hand in further routes.
 
-It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, CORS
-(where it is asked for), the envelope, the keys or, where there are none, the guard of origins.
+It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, traces
+and CORS (where they are asked for), the envelope, the keys or, where there are none, the guard of origins.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,11 +30,16 @@ from anydim.api.origin import OriginGuard
 from anydim.api.pages import PageRoutes
 from anydim.api.probes import Draining, ProbeRoutes
 from anydim.api.status import dialect_of, http_error_response
+from anydim.api.tracing import TracedEngine, Tracing, make_provider
 from anydim.api.words import bounded
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle
 from anydim.version import VERSION
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_TRACER: Final = "anydim"
 _EXPOSED: Final = (
     "X-Request-Id",
     "Retry-After",
@@ -53,6 +59,7 @@ def create_app(
     *,
     keys: KeyRing | None = None,
     hosts: Collection[str] | None = None,
+    spans: TracerProvider | None = None,
     stop: Callable[[], Awaitable[None]] | None = None,
     routes: Sequence[BaseRoute] = (),
 ) -> Starlette:
@@ -64,6 +71,7 @@ def create_app(
         settings: keys, limits and origins.
         keys: the keys, where the caller has read them from the settings already and may reload them.
         hosts: the names that Host headers may have where there are no keys; None for all.
+        spans: what collects traces; by default what ``--otlp-endpoint`` asks for, if anything.
         stop: awaited when the server shuts down, after the last answer.
         routes: further routes; they stand before ours and behind the keys.
 
@@ -73,9 +81,14 @@ def create_app(
 
     Raises:
         ConfigError: a key or the file of keys is wrong.
+        MissingExtra: traces are asked for and OpenTelemetry is not installed.
     """
     draining, metrics = Draining(), HttpMetrics()
     metrics.set(BUILD, VERSION, served.id, value=1)
+    if spans is None and settings.otlp_endpoint:
+        spans = make_provider(settings.otlp_endpoint)
+    if spans is not None:
+        engine = TracedEngine(engine, spans.get_tracer(_TRACER))
     engine = TimedEngine(engine)
     metrics.show_too(EngineCollector(engine))
     if keys is None:
@@ -87,12 +100,15 @@ def create_app(
         *MetricsRoutes(metrics).routes(),
         *PageRoutes(served, keys is not None).routes(),
     ]
-    observer = Middleware(Observer, metrics=metrics, names=RouteNames(every), settings=settings)
+    names = RouteNames(every)
+    outer = [Middleware(Observer, metrics=metrics, names=names, settings=settings)]
+    if spans is not None:
+        outer.append(Middleware(Tracing, tracer=spans.get_tracer(_TRACER), route_of=names.of))
     app = Starlette(
         routes=every,
-        middleware=[observer, *_middleware(settings, keys, hosts)],
+        middleware=[*outer, *_middleware(settings, keys, hosts)],
         exception_handlers={HTTPException: _on_http},
-        lifespan=_lifespan(stop),
+        lifespan=_lifespan(stop, spans),
     )
     app.state.draining = draining
     app.state.metrics = metrics
@@ -118,7 +134,7 @@ def _middleware(settings: ServerSettings, keys: KeyRing | None, hosts: Collectio
 
 
 def _lifespan(
-    stop: Callable[[], Awaitable[None]] | None,
+    stop: Callable[[], Awaitable[None]] | None, spans: TracerProvider | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -127,6 +143,8 @@ def _lifespan(
         finally:
             if stop is not None:
                 await stop()
+            if spans is not None:
+                await asyncio.to_thread(spans.shutdown)  # it sends what it holds
 
     return lifespan
 

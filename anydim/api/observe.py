@@ -7,6 +7,7 @@ body` asks for it.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -37,6 +38,7 @@ CLIENT_GONE: Final = 499  # nginx's status for a client that left before its ans
 _LOG: Final = logging.getLogger(REQUEST_LOG)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LONGEST_BODY: Final = 1000
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _OTHER: Final = "other"
 _QUIET: Final = frozenset({"/health", "/ready", "/metrics"})
 
@@ -180,12 +182,20 @@ class Observer:
             "sent_bytes": course.sent,
             "key": state.get("key_name"),
             "request_id": state.get("request_id"),
-            "trace_id": state.get("trace_id"),
+            "trace_id": state.get("trace_id") or _trace_id(scope),
             "client": (scope.get("client") or (None,))[0],
         }
         if self._logged == "body":
             fields["body"] = course.body[:_LONGEST_BODY].decode("utf-8", "replace")
         _LOG.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+
+
+def _trace_id(scope: Scope) -> str | None:
+    """The trace that a client says its request belongs to, also where nothing is traced here."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)):
+            return str(found[1].decode())
+    return None
 
 
 def _speaking(send: Send, course: Course) -> Send:
