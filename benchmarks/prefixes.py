@@ -4,7 +4,8 @@ Run: python -m benchmarks.prefixes --shape 4b [--cases 512x80+32 50x100+128 ...]
 
 Cases: N x P + D, N texts of D tokens behind the same P. Every pass draws fresh random ids, prefixes included, for both
 engines; seconds are medians of the passes. The arithmetic gain is (P + D) / (D + P / N), the tokens without and with
-sharing. `cosine` is the least between the two vectors of a text. `search` rows time the look for prefixes alone, on
+sharing. `cosine` is the least between the two vectors of a text; `unshared_halves_cosine` the least
+between two vectors of the engine that shares nothing, of the whole batch and of its halves: what rounding alone does. `search` rows time the look for prefixes alone, on
 the host. It knows engines, no HTTP.
 """
 
@@ -71,6 +72,9 @@ def compare(case: str, sharing: Engine, unshared: Engine, card: ModelCard, passe
         seconds[0].append(shared_s)
         seconds[1].append(unshared_s)
         cosine = min(cosine, float((ours_BD * wanted_BD).sum(axis=1).min()))
+    halves_BD = np.concatenate(
+        [timed(unshared, half)[1] for half in (items[: len(items) // 2], items[len(items) // 2 :])]
+    )
     shared_s, unshared_s = (statistics.median(part[1:]) for part in seconds)
     count, prefix, own = sizes(case)
     arithmetic, gain = (prefix + own) / (own + prefix / count), unshared_s / shared_s
@@ -83,6 +87,7 @@ def compare(case: str, sharing: Engine, unshared: Engine, card: ModelCard, passe
         "gain": gain,
         "share_of_arithmetic": gain / arithmetic,
         "cosine": cosine,
+        "unshared_halves_cosine": float((halves_BD * wanted_BD).sum(axis=1).min()),
     }
 
 

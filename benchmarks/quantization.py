@@ -54,11 +54,12 @@ def trained_rows(name: str, texts: Sequence[str], device: str) -> list[dict[str,
     """One row a precision of a trained model."""
     model = None if name == "starter" else minilm()
     with Embedder(model, dtype="float32", device=device) as embedder:
-        exact_ND = embedder.embed(texts)
+        exact_ND = embedder.embed(texts, truncate="end")
     rows = []
     for kind in _KINDS:
         with Embedder(model, dtype="bfloat16", device=device, quantization=kind) as embedder:
-            rows.append({"model": name, "products": named(kind), **distance(embedder.embed(texts), exact_ND)})
+            vectors_ND = embedder.embed(texts, truncate="end")
+        rows.append({"model": name, "products": named(kind), **distance(vectors_ND, exact_ND)})
         print(rows[-1], flush=True)
     return rows
 

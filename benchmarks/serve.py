@@ -66,7 +66,8 @@ def running_server(folder: Path, flags: Sequence[str]) -> Iterator[int]:
 def request_of(texts: list[str], dim: int | None) -> bytes:
     """One HTTP request."""
     body = json.dumps({"input": texts, "encoding_format": "base64", "output_dim": dim, "truncate": "end"}).encode()
-    head = f"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    head = "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    head += f"content-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
 
