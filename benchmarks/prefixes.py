@@ -4,9 +4,9 @@ Run: python -m benchmarks.prefixes --shape 4b [--cases 512x80+32 50x100+128 ...]
 
 Cases: N x P + D, N texts of D tokens behind the same P. Every pass draws fresh random ids, prefixes included, for both
 engines; seconds are medians of the passes. The arithmetic gain is (P + D) / (D + P / N), the tokens without and with
-sharing. `cosine` is the least between the two vectors of a text; `unshared_halves_cosine` the least
-between two vectors of the engine that shares nothing, of the whole batch and of its halves: what rounding alone does. `search` rows time the look for prefixes alone, on
-the host. It knows engines, no HTTP.
+sharing. `cosine` is the least between the two vectors of a text; `unshared_halves_cosine` the least between two vectors
+of the engine that shares nothing, of the whole batch and of its halves: what rounding alone does. `search` rows time
+the look for prefixes alone, on the host. It knows engines, no HTTP.
 """
 
 from __future__ import annotations
