@@ -25,6 +25,7 @@ from anydim.cli.reload import Reload
 from anydim.config import ServerSettings, Settings
 from anydim.engine.handle import EngineHandle
 from anydim.intake.intake import Intake
+from anydim.retrieval.routes import search_routes
 
 LAST_SECONDS: Final = 3
 """For connections that hold on after their answer."""
@@ -50,7 +51,8 @@ class FrontEnd:
         """
         server = settings.server
         served = ServedModel(intake=intake, aliases=settings.model.served_model_name)
-        self._app = create_app(served, engine, server, keys=keys, hosts=own_hosts(server))
+        routes = search_routes(served, engine, settings.index, server)
+        self._app = create_app(served, engine, server, keys=keys, hosts=own_hosts(server), routes=routes)
         self._gate = Gate(self._app)
         self._http = _Server(_uvicorn_config(self._gate, server, partial(self._app.state.metrics.add, REFUSED)))
         self._listener = listener

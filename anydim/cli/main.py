@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from anydim import __version__
-from anydim.cli.options import CONTEXT, SettingCommand, read_settings, serve_settings, setting_options
+from anydim.cli.options import CONTEXT, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
@@ -31,6 +31,7 @@ Examples:
   anydim serve
   anydim serve Qwen/Qwen3-Embedding-0.6B --default-dim 256
   anydim serve ./my-model --host 0.0.0.0 --api-key-file keys.txt
+  anydim serve --db ./papers
   ANYDIM_PORT=8080 anydim serve --max-input-tokens 512
 
 Then, from another terminal:
@@ -184,8 +185,7 @@ def _search_command() -> click.Command:
         "Search an index.\n\nThe first stage scans vectors of few components, the second compares all components of "
         "the candidates. Each stage says how many chunks it kept and how long it took."
     )
-    asked = ("db", "collection", "candidates", "top_k")
-    return _index_based("search", _SEARCH_EXAMPLES, _run_search, own, text, asked)
+    return _index_based("search", _SEARCH_EXAMPLES, _run_search, own, text, SEARCH)
 
 
 def _index_based(
@@ -196,7 +196,9 @@ def _index_based(
     text: str,
     asked: tuple[str, ...],
 ) -> click.Command:
-    command = SettingCommand(name, examples=examples, callback=callback, params=own, help=text)
+    command = SettingCommand(
+        name, examples=examples, first=("Other", "Index"), callback=callback, params=own, help=text
+    )
     return setting_options((*asked, *_LIBRARY_SETTINGS))(command)
 
 

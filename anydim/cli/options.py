@@ -21,9 +21,10 @@ from anydim.setting import Setting
 
 HELP_WIDTH: Final = 100
 CONTEXT: Final = MappingProxyType({"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH})
+SEARCH: Final = ("db", "collection", "candidates", "top_k")
 NOT_YET: Final = "Not yet available"
 
-_TITLES: Final = MappingProxyType({"index": "Index", "model": "Model", "engine": "Engine", "server": "Server"})
+_TITLES: Final = MappingProxyType({"model": "Model", "engine": "Engine", "server": "Server", "index": "Index"})
 
 
 class SettingOption(click.Option):
@@ -51,10 +52,18 @@ class SettingOption(click.Option):
 class SettingCommand(click.Command):
     """A command whose help page groups its options by section and ends with examples that can be pasted."""
 
-    def __init__(self, name: str, examples: str = "", **extra: Any) -> None:
-        """Make a command; ``examples`` is printed as it stands at the end of the help page."""
+    def __init__(self, name: str, examples: str = "", first: Iterable[str] = (), **extra: Any) -> None:
+        """Make a command.
+
+        Args:
+            name: of the command.
+            examples: printed as they stand at the end of the help page.
+            first: sections that stand before the others.
+            extra: what click's own command takes.
+        """
         super().__init__(name, context_settings=dict(CONTEXT), **extra)
         self._examples = examples
+        self._titles = tuple(dict.fromkeys([*first, *_TITLES.values(), "Other", NOT_YET]))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; an unknown flag is answered with the one nearest to it."""
@@ -65,8 +74,8 @@ class SettingCommand(click.Command):
             raise click.NoSuchOption(error.option_name, possibilities=best, ctx=ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list of options a section: index, model, engine, server, other, not yet available."""
-        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in [*_TITLES.values(), "Other", NOT_YET]}
+        """Write one list of options a section: model, engine, server, index, other, not yet available."""
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in self._titles}
         for parameter in self.get_params(ctx):
             if not isinstance(parameter, click.Option):
                 continue  # MODEL is in the usage line and explained above
@@ -85,8 +94,8 @@ class SettingCommand(click.Command):
 
 
 def serve_settings() -> tuple[str, ...]:
-    """The names of the settings that a server reads: all but those of an index."""
-    return tuple(setting.name for setting in all_settings() if setting.section != "index")
+    """The names of the settings that a server reads: of those of an index only what a search needs."""
+    return tuple(setting.name for setting in all_settings() if setting.section != "index" or setting.name in SEARCH)
 
 
 def setting_options(names: Iterable[str] | None = None) -> Callable[[click.Command], click.Command]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from anydim.cli.options import serve_settings
 from anydim.config import all_settings, nearest
 from anydim.errors import ConfigError
 from anydim.setting import Setting
@@ -161,7 +162,7 @@ def _own_flags() -> Mapping[str, Setting | None]:
     """Every flag of `anydim serve`, with its setting; None for flags that stand for none."""
     flags: dict[str, Setting | None] = {"--help": None, "-h": None}
     for setting in all_settings():
-        if setting.section == "index":
+        if setting.name not in serve_settings():
             continue
         flags[setting.flag] = setting
         if setting.is_switch:
