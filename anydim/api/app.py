@@ -23,6 +23,7 @@ from anydim.api.auth import KeyGuard, KeyRing
 from anydim.api.dialects.openai import OpenAIRoutes
 from anydim.api.engine_metrics import EngineCollector
 from anydim.api.envelope import Envelope
+from anydim.api.info import InfoRoutes
 from anydim.api.metrics import BUILD, HttpMetrics, MetricsRoutes
 from anydim.api.models import ServedModel
 from anydim.api.observe import Observer, RouteNames, TimedEngine
@@ -98,6 +99,7 @@ def create_app(
         *OpenAIRoutes(served, engine, settings).routes(),
         *ProbeRoutes(engine, draining).routes(),
         *MetricsRoutes(metrics).routes(),
+        *InfoRoutes(served, engine, settings).routes(),
         *PageRoutes(served, keys is not None).routes(),
     ]
     names = RouteNames(every)

@@ -29,7 +29,7 @@ from anydim.api.metrics import (
     HttpMetrics,
 )
 from anydim.config import ServerSettings
-from anydim.engine.handle import EngineHandle, Health
+from anydim.engine.handle import EngineFacts, EngineHandle, Health
 from anydim.engine.metrics import EngineCounts
 from anydim.logs import REQUESTS as REQUEST_LOG
 from anydim.types import Item, Output
@@ -84,6 +84,10 @@ class TimedEngine:
     def counts(self) -> EngineCounts | None:
         """See EngineHandle."""
         return self._engine.counts()
+
+    def facts(self) -> EngineFacts | None:
+        """See EngineHandle."""
+        return self._engine.facts()
 
 
 class RouteNames:

@@ -10,12 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from anydim.api.dialects.openai_fields import EmbeddingList, EmbeddingRequest, ModelInfo, ModelList
+from anydim.api.info import Info
 from anydim.api.models import ServedModel
 from anydim.api.probes import ProbeAnswer
 from anydim.api.status import Dialect, ErrorBody, statuses
 from anydim.api.vectors import Form
 
-_STRUCTS: Final = (EmbeddingRequest, EmbeddingList, ModelInfo, ModelList, ProbeAnswer, ErrorBody)
+_STRUCTS: Final = (EmbeddingRequest, EmbeddingList, Info, ModelInfo, ModelList, ProbeAnswer, ErrorBody)
 _VERSION: Final = "1"
 _KEY: Final = "key"
 _HTTP_ERRORS: Final = (
@@ -66,6 +67,7 @@ def _paths(served: ServedModel) -> Json:
         paths[f"{prefix}/models/{{model}}"] = {"get": one}
     paths["/health"] = {"get": _probe("health", "Whether the engine lives.")}
     paths["/ready"] = {"get": _probe("ready", "Whether requests should come here now.")}
+    paths["/info"] = {"get": _get("info", "What is served and within which limits.", "Info")}
     paths["/metrics"] = {"get": _plain("metrics", "Numbers for Prometheus.", "text/plain")}
     paths["/openapi.json"] = {"get": _plain("openapi", "This document.", "application/json")}
     paths["/docs"] = {"get": _plain("docs", "This document as a page.", "text/html")}

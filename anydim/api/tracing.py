@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anydim.engine.handle import EngineHandle, Health
+from anydim.engine.handle import EngineFacts, EngineHandle, Health
 from anydim.engine.metrics import EngineCounts
 from anydim.errors import MissingExtra
 from anydim.types import Item, Output
@@ -93,6 +93,10 @@ class TracedEngine:
     def counts(self) -> EngineCounts | None:
         """See EngineHandle."""
         return self._engine.counts()
+
+    def facts(self) -> EngineFacts | None:
+        """See EngineHandle."""
+        return self._engine.facts()
 
 
 def _noting(send: Send, span: Any) -> Send:

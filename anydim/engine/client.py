@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from anydim.engine import wire
-from anydim.engine.handle import Health
+from anydim.engine.handle import EngineFacts, Health
 from anydim.engine.metrics import EngineCounts
 from anydim.errors import Unavailable
 from anydim.types import Item, Output
@@ -43,6 +43,7 @@ class EngineClient:
         self._writer: asyncio.StreamWriter | None = None
         self._beat: wire.Beat | None = None
         self._beat_at = 0.0
+        self._facts: EngineFacts | None = None
         self._reason = "the model is loading"
         self._told = ""
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +107,10 @@ class EngineClient:
         """See EngineHandle."""
         return None if self._beat is None else self._beat.counts
 
+    def facts(self) -> EngineFacts | None:
+        """See EngineHandle."""
+        return self._facts
+
     async def _keep_connected(self) -> None:
         while True:
             try:
@@ -138,6 +143,8 @@ class EngineClient:
                         future.set_exception(wire.rebuild(kind, message, retry_after))
                 case wire.Beat():
                     self._beat, self._beat_at = header, time.monotonic()
+                case wire.Hello(device, dtype, batch_tokens):
+                    self._facts = EngineFacts(device, dtype, batch_tokens)
 
     def _drop(self) -> None:
         if self._writer is not None:

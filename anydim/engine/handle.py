@@ -23,6 +23,15 @@ class Health:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """Where an engine runs, in which precision, and the most tokens of its forward."""
+
+    device: str
+    dtype: str
+    batch_tokens: int
+
+
 class EngineHandle(Protocol):
     """An engine that takes Items and answers Outputs."""
 
@@ -42,6 +51,10 @@ class EngineHandle(Protocol):
 
     def counts(self) -> EngineCounts | None:
         """What the engine has counted, at most a second old; None where no engine runs."""
+        ...
+
+    def facts(self) -> EngineFacts | None:
+        """Where the engine runs; None until one has started, and where that is not known."""
         ...
 
 
@@ -64,3 +77,7 @@ class LocalEngine:
     def counts(self) -> EngineCounts | None:
         """See EngineHandle."""
         return self._engine.status().counts
+
+    def facts(self) -> EngineFacts | None:
+        """See EngineHandle: whoever made the engine knows more."""
+        return None

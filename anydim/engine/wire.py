@@ -73,7 +73,15 @@ class Beat(msgspec.Struct, tag=True, array_like=True):
     counts: EngineCounts
 
 
-Header = Submit | Cancel | Result | Refused | Beat
+class Hello(msgspec.Struct, tag=True, array_like=True):
+    """Engine to front end, first of all: where it runs, in which precision, and the most tokens of a forward."""
+
+    device: str
+    dtype: str
+    batch_tokens: int
+
+
+Header = Submit | Cancel | Result | Refused | Beat | Hello
 
 _DECODER: Final = msgspec.msgpack.Decoder(Header)
 _CLASSES: Final = MappingProxyType(

@@ -71,15 +71,16 @@ def main() -> None:
         sys.exit(1)
     gc.collect()
     gc.freeze()  # the loaded model is never garbage: do not walk it again
-    asyncio.run(_serve(engine, Path(order.socket), partial(_say, report, started)))
+    hello = wire.Hello(started.device, started.dtype, started.batch_tokens)
+    asyncio.run(_serve(engine, hello, Path(order.socket), partial(_say, report, started)))
 
 
 def _say(report: object, message: wire.Report) -> None:
     print(msgspec.json.encode(message).decode(), file=report, flush=True)  # type: ignore[call-overload]
 
 
-async def _serve(engine: Engine, path: Path, ready: Callable[[], None]) -> None:
-    server = await asyncio.start_unix_server(partial(_converse, engine), path)
+async def _serve(engine: Engine, hello: wire.Hello, path: Path, ready: Callable[[], None]) -> None:
+    server = await asyncio.start_unix_server(partial(_converse, engine, hello), path)
     os.chmod(path, 0o600)
     ready()
     stop = asyncio.Event()
@@ -99,9 +100,12 @@ def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     loop.call_soon_threadsafe(stop.set)
 
 
-async def _converse(engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _converse(
+    engine: Engine, hello: wire.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """One front end: take its submissions, answer them as they finish."""
     tasks: dict[int, asyncio.Task[None]] = {}
+    wire.write_frame(writer, hello)
     beats = asyncio.create_task(_beat(engine, writer))
     try:
         while True:
