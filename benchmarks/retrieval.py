@@ -39,12 +39,15 @@ _TWO_STAGES: Final = (  # coarse dimension, its type, candidates
     (64, "int8", 100),
     (64, "int8", 200),
     (64, "int8", 400),
+    (64, "int8", 700),
     (64, "float16", 200),
     (64, "float32", 200),
     (64, "binary", 400),
     (32, "int8", 200),
     (32, "int8", 400),
 )
+
+_ROTATED: Final = ((64, "int8", 100), (64, "int8", 200), (64, "int8", 400), (32, "int8", 400), (64, "binary", 400))
 
 Ranked = list[str]  # names of pages, best first
 
@@ -143,10 +146,21 @@ def rows_of(index: Index) -> list[Row]:
     return list(index.store.fetch([candidate.key for candidate in found]).values())
 
 
-def cut_anew(folder: Path, layout: Layout, rows: Sequence[Row], dim: int, dtype: Any) -> tuple[Store, Layout]:
+def rotation_of(vectors_ND: Float32Array) -> Float32Array:
+    """The rotation (D, D) after which the first components of the documents hold the most: their principal axes.
+
+    What ``--projection`` applies before the cut. It is fitted to the documents alone; cosines of full vectors stay.
+    """
+    _, axes_DD = np.linalg.eigh(vectors_ND.T @ vectors_ND)
+    return np.ascontiguousarray(axes_DD[:, ::-1]).astype(np.float32)
+
+
+def cut_anew(
+    folder: Path, layout: Layout, rows: Sequence[Row], dim: int, dtype: Any, name: str = "cut"
+) -> tuple[Store, Layout]:
     """The same chunks with other small vectors, in a collection of their own."""
     other = msgspec.structs.replace(layout, coarse_dim=dim, coarse_dtype=dtype)
-    store = open_store(str(folder), f"cut_{dim}_{dtype}")
+    store = open_store(str(folder), f"{name}_{dim}_{dtype}")
     if store.read_layout() is None:
         store.write_layout(other, msgspec.json.encode(other))
         coarse_Nd = other.coarse(np.stack([row.full for row in rows]))
@@ -155,6 +169,19 @@ def cut_anew(folder: Path, layout: Layout, rows: Sequence[Row], dim: int, dtype:
             store.replace(cut_rows[start : start + _WRITTEN], ())  # the collection is empty: nothing is replaced
         store.finish()
     return store, other
+
+
+def rotated(folder: Path, layout: Layout, rows: Sequence[Row], queries_QD: Float32Array) -> list[Method]:
+    """Two stages over vectors that were rotated before they were cut."""
+    full_ND = np.stack([row.full for row in rows])
+    rotation_DD = rotation_of(full_ND)
+    turned = [replace(row, full=vector) for row, vector in zip(rows, full_ND @ rotation_DD, strict=True)]
+    methods = []
+    for dim, dtype, candidates in _ROTATED:
+        store, other = cut_anew(folder, layout, turned, dim, dtype, "rotated")
+        method = two_stages(store, other, queries_QD @ rotation_DD, len(rows), min(candidates, len(rows)))
+        methods.append(replace(method, name=f"rotated {method.name}"))
+    return methods
 
 
 def with_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -205,6 +232,7 @@ def measure(folder: Path, model: Path, corpus: Sequence[Page], questions: Sequen
         methods.append(two_stages(store, other, queries_QD, chunks, min(candidates, chunks)))
         if candidates == 200 and dtype == "int8":
             methods.append(two_stages(store, other, queries_QD, chunks, _TOP, with_refine=False))
+    methods += rotated(folder, layout, rows, queries_QD)
     methods.append(bm25(corpus, questions))
     found = []
     for method in methods:

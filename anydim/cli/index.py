@@ -91,12 +91,18 @@ def _changed(section: Any) -> dict[str, Any]:
 def _add(index: Index, job: IndexJob, total: int, with_bar: bool) -> int:
     began = time.perf_counter()
     columns = Columns(text=job.text_field, id=job.id_field)
-    with progress_bar("Indexing", with_bar, unit="documents") as draw:
-        report = index.add(
-            read_documents(job.docs, columns),
-            prune=job.prune,
-            progress=lambda done: draw(index.settings.collection, done, max(total, done)),
+    try:
+        with progress_bar("Indexing", with_bar, unit="documents") as draw:
+            report = index.add(
+                read_documents(job.docs, columns),
+                prune=job.prune,
+                progress=lambda done: draw(index.settings.collection, done, max(total, done)),
+            )
+    except KeyboardInterrupt:
+        click.echo(
+            f"Stopped. {index.count():,} chunks are in the index; the same command goes on from there.", err=True
         )
+        raise
     click.echo(_summary(report, index, time.perf_counter() - began))
     _show_refusals(report.refusals, job.prune)
     return 1 if report.refusals else 0

@@ -110,6 +110,11 @@ class Index:
             ComputeFailed, Unavailable: the model or the database failed; what was written stays, and the same call
                 goes on from there.
         """
+        with self.store.writing():
+            return self._add(documents, prune, progress)
+
+    def _add(self, documents: Iterable[Entry], prune: bool, progress: Progress) -> Report:
+        """Embed one batch while the one before is being written."""
         report = Report()
         seen: set[str] = set()
         written: Future[None] | None = None
@@ -133,7 +138,8 @@ class Index:
         if self._written is None:
             return 0
         there = list(self.store.digests(documents)) if documents else []
-        self.store.delete(there)
+        with self.store.writing():
+            self.store.delete(there)
         return len(there)
 
     def count(self) -> int:

@@ -9,6 +9,7 @@ Legend: N rows of a batch, d coarse dimension.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from filelock import FileLock, Timeout
 
-from anydim.errors import ConfigError, MissingExtra
+from anydim.errors import ConfigError, MissingExtra, Unavailable
 from anydim.retrieval.filters import Condition
 from anydim.retrieval.layout import Layout, Written, kind_of, read_layout
 from anydim.retrieval.store import Candidate, Row
@@ -41,8 +43,9 @@ class LanceStore:
             ConfigError: the folder cannot be opened.
         """
         lancedb = _lancedb()
+        self._folder = Path(folder).expanduser()
         try:
-            self._db = lancedb.connect(Path(folder).expanduser(), read_consistency_interval=datetime.timedelta(0))
+            self._db = lancedb.connect(self._folder, read_consistency_interval=datetime.timedelta(0))
             names = set(self._db.list_tables().tables)
         except OSError as error:
             raise ConfigError(f"--db {folder} cannot be opened: {error}") from error
@@ -129,6 +132,16 @@ class LanceStore:
         full = _matrix(table.column("full").combine_chunks())
         texts = table.select([_KEY, *_TEXTS]).to_pylist()
         return {row.pop(_KEY): _row(row, vector) for row, vector in zip(texts, full, strict=True)}
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """See Store."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._folder / f"{self._name}.lock", timeout=0):
+                yield
+        except Timeout:
+            raise Unavailable(f"another process is writing to {self._name} in {self._folder}") from None
 
     def finish(self) -> None:
         """See Store."""

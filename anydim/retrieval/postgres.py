@@ -122,6 +122,18 @@ class PostgresStore:
         )
         return {row[0]: _row(*row[1:]) for row in self._all(words, [list(keys)])}
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """See Store: an advisory lock, which ends with its connection."""
+        with contextlib.ExitStack() as stack:
+            with self._clear_errors():
+                connection = stack.enter_context(self._psycopg.connect(self._pool.conninfo, autocommit=True))
+                words = "SELECT pg_try_advisory_lock(hashtext(%s))"
+                is_ours = connection.execute(words, [f"anydim_{self._name}"]).fetchone()[0]
+            if not is_ours:
+                raise Unavailable(f"another process is writing to {self._name} at {self._address}")
+            yield
+
     def finish(self) -> None:
         """See Store."""
         with self._clear_errors(), self._psycopg.connect(self._pool.conninfo, autocommit=True) as connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -99,6 +100,14 @@ class Store(Protocol):
 
     def fetch(self, keys: Sequence[Any]) -> dict[Any, Row]:
         """The chunks behind keys of candidates, with their full vectors (D,); those deleted meanwhile are missing."""
+        ...
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Keep other writers out where two would spoil each other's work.
+
+        Raises:
+            Unavailable: on entering: another process is writing.
+        """
         ...
 
     def finish(self) -> None:

@@ -1,12 +1,14 @@
 """`anydim index` and `anydim search`: what they do, what they say, and what they refuse."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from anydim.cli.main import make_program
+from anydim.retrieval import Document
 
 ROWS = (
     {"id": "penguin", "text": "Penguins are birds that cannot fly.", "lang": "en", "year": 2020},
@@ -66,6 +68,22 @@ def test_what_could_not_be_indexed_is_named(rows: Path, words: list[str]) -> Non
     assert "Documents: 3 added" in done.stdout
     assert "Not indexed: rows.jsonl:4: is not JSON" in done.stderr
     assert "Nothing was pruned" in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_written_and_says_so(
+    rows: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(paths: object, columns: object) -> Iterator[Document]:
+        yield Document("first", "It is written.")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("anydim.retrieval.index._BATCH", 1)
+    monkeypatch.setattr("anydim.cli.index.read_documents", interrupted)
+    done = invoke("index", str(rows), *words)
+    assert done.exit_code == 130
+    assert done.stderr == "Stopped. 1 chunks are in the index; the same command goes on from there.\n"
+    monkeypatch.undo()
+    assert "Documents: 3 added" in invoke("index", str(rows), *words).output
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,22 @@ def test_documents_are_replaced_whole_and_deleted(kind: str, address_of: Address
         assert store.count() == 18
 
 
+@pytest.mark.parametrize("kind", ["lance", "postgres"])
+def test_a_second_writer_is_kept_out_until_the_first_is_done(kind: str, address_of: Address) -> None:
+    address = address_of(kind)
+    with opened(address) as first, opened(address) as second:
+        with (
+            first.writing(),
+            pytest.raises(Unavailable, match="another process is writing to papers"),
+            second.writing(),
+        ):
+            pass
+        with second.writing():
+            fill(second, "float32", 4)
+        with opened(address) as third:
+            assert third.count() == 4
+
+
 @pytest.mark.parametrize("kind", ["lance", "postgres", "qdrant"])
 def test_all_is_there_when_it_is_opened_again_and_fields_may_come_later(kind: str, address_of: Address) -> None:
     address = address_of(kind)
