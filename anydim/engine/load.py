@@ -128,7 +128,7 @@ def _load_model(
     if device.type != "cuda":
         return build_model(card, model, device, dtype, engine.plain_ops, progress)
     meter = CudaMeter(device, engine.mem_fraction_static)
-    need = weight_bytes(card, dtype)  # loaded whole, then put into 8 bits one after another
+    need = weight_bytes(card, dtype, model.quantization)
     lack = lack_of_room(need, meter.allowed, meter.total, meter.free, _smaller(model, dtype))
     if lack is None:
         try:
@@ -142,7 +142,9 @@ def _load_model(
 
 def _smaller(model: ModelSettings, dtype: torch.dtype) -> str | None:
     """The flag that makes the weights smaller."""
-    return "--dtype bfloat16" if model.dtype != "bfloat16" and dtype.itemsize > 2 else None
+    if model.quantization != "none":
+        return None
+    return "--quantization int8" if dtype.itemsize == 2 else "--dtype bfloat16"
 
 
 def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> Capacity:

@@ -39,9 +39,15 @@ class Bert(nn.Module):
     """An encoder without a head: token ids to last-layer hidden states."""
 
     def __init__(
-        self, config: Mapping[str, Any], family: Family, ops: Ops, device: torch.device, dtype: torch.dtype
+        self,
+        config: Mapping[str, Any],
+        family: Family,
+        ops: Ops,
+        device: torch.device,
+        dtype: torch.dtype,
+        products: torch.device | None = None,
     ) -> None:
-        """Allocate the parameters, uninitialised, on ``device``.
+        """Allocate the parameters, uninitialised, on ``device``; the weights of products on ``products`` where given.
 
         Raises:
             ModelError: the config asks for something that this forward does not do.
@@ -60,12 +66,15 @@ class Bert(nn.Module):
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
 
+        def product(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape, device=products or device, dtype=dtype), requires_grad=False)
+
         self.word_embeddings = parameter(int(config["vocab_size"]), width)
         self.position_embeddings = parameter(int(config["max_position_embeddings"]), width)
         self.token_type_embeddings = parameter(int(config.get("type_vocab_size", 2)), width)
         self.norm_weight = parameter(width)
         self.norm_bias = parameter(width)
-        self._layers = [_Layer(parameter, width, inner) for _ in range(int(config["num_hidden_layers"]))]
+        self._layers = [_Layer(parameter, product, width, inner) for _ in range(int(config["num_hidden_layers"]))]
         self.layers = nn.ModuleList(self._layers)
 
     @property
@@ -161,13 +170,15 @@ class Bert(nn.Module):
 class _Layer(nn.Module):
     """Parameters of one layer; query, key and value are fused."""
 
-    def __init__(self, parameter: Callable[..., nn.Parameter], width: int, inner: int) -> None:
+    def __init__(
+        self, parameter: Callable[..., nn.Parameter], product: Callable[..., nn.Parameter], width: int, inner: int
+    ) -> None:
         super().__init__()
-        self.qkv_weight, self.qkv_bias = parameter(3 * width, width), parameter(3 * width)
-        self.out_weight, self.out_bias = parameter(width, width), parameter(width)
+        self.qkv_weight, self.qkv_bias = product(3 * width, width), parameter(3 * width)
+        self.out_weight, self.out_bias = product(width, width), parameter(width)
         self.attention_norm_weight, self.attention_norm_bias = parameter(width), parameter(width)
-        self.up_weight, self.up_bias = parameter(inner, width), parameter(inner)
-        self.down_weight, self.down_bias = parameter(width, inner), parameter(width)
+        self.up_weight, self.up_bias = product(inner, width), parameter(inner)
+        self.down_weight, self.down_bias = product(width, inner), parameter(width)
         self.output_norm_weight, self.output_norm_bias = parameter(width), parameter(width)
 
 

@@ -20,7 +20,7 @@ from anydim.kernels import OP_NAMES, Ops, plain_ops, select_ops
 from anydim.models import weights
 from anydim.models.bert import Bert
 from anydim.models.card import Family, ModelCard
-from anydim.models.feed import check_quantization, quantize
+from anydim.models.feed import check_quantization, quantizing
 from anydim.models.packed import Model
 from anydim.models.qwen3 import Qwen3
 
@@ -84,24 +84,33 @@ def build_model(
         raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
     check_quantization(settings.quantization, device, dtype)
     ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
-    model = _allocate(card, ops, device, dtype)
-    if settings.load_format == "dummy":
-        weights.fill_random(model)
+    finish: weights.Finish | None = None
+    if settings.quantization == "none":
+        model = _allocate(card, ops, device, dtype)
     else:
-        weights.load(model, card.folder, progress)
-    if settings.quantization != "none":
-        quantize(model, settings.quantization, ops, dtype)
+        model = _allocate(card, ops, device, dtype, products=torch.device("meta"))
+        finish = quantizing(model, settings.quantization, ops, dtype)
+    if settings.load_format == "dummy":
+        weights.fill_random(model, finish=finish)
+    else:
+        weights.load(model, card.folder, progress, finish)
     return model
 
 
-def weight_bytes(card: ModelCard, dtype: torch.dtype) -> int:
-    """Bytes of a model's parameters in a precision, without allocating any of them.
+def weight_bytes(card: ModelCard, dtype: torch.dtype, quantization: str = "none") -> int:
+    """Most bytes of a model's parameters, while it is loaded and after, without allocating any of them.
 
     Raises:
         ModelError: the config asks for something that no forward does.
     """
     model = _allocate(card, plain_ops(), torch.device("meta"), dtype)
-    return sum(parameter.nbytes for parameter in model.parameters())
+    whole = sum(parameter.nbytes for parameter in model.parameters())
+    if quantization == "none":
+        return whole
+    products: list[Tensor] = [getattr(module, name) for module, name in model.product_weights()]
+    layers = int(card.config["num_hidden_layers"])
+    saved = sum(weight_OI.nbytes - weight_OI.numel() - 4 * len(weight_OI) for weight_OI in products)
+    return whole - saved + sum(weight_OI.nbytes for weight_OI in products) // layers  # one layer is there twice
 
 
 def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor | None:
@@ -126,10 +135,12 @@ def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor 
     return rotation_DD.to(device)
 
 
-def _allocate(card: ModelCard, ops: Ops, device: torch.device, dtype: torch.dtype) -> Qwen3 | Bert:
+def _allocate(
+    card: ModelCard, ops: Ops, device: torch.device, dtype: torch.dtype, products: torch.device | None = None
+) -> Qwen3 | Bert:
     if card.family is Family.QWEN3:
-        return Qwen3(card.config, ops, device, dtype)
-    return Bert(card.config, card.family, ops, device, dtype)
+        return Qwen3(card.config, ops, device, dtype, products)
+    return Bert(card.config, card.family, ops, device, dtype, products)
 
 
 def _is_good_at_bfloat16(device: torch.device) -> bool:

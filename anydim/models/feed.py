@@ -1,15 +1,15 @@
 """Feed: the steps of a layer that make and multiply the operands of products, in the precision of the weights.
 
-A forward calls them and does not know whether an operand is a plain matrix or 8-bit rows with scales. ``quantize`` puts
-a model that is loaded into 8 bits, from outside: it replaces the weights of its products and these steps. Weights have
-a scale an output channel, tokens one a token; everything between products stays in the model's own precision.
+A forward calls them and does not know whether an operand is a plain matrix or 8-bit rows with scales. ``quantizing``
+puts a model into 8 bits as it is loaded, from outside: it replaces the weights of its products and these steps. Weights
+have a scale an output channel, tokens one a token; everything between products stays in the model's own precision.
 
 It knows no architecture. Shapes: T tokens, D hidden width, F gate and up columns, G = F/2, I channels in, O out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -57,6 +57,10 @@ class Quantizable(Protocol):
 
     def product_weights(self) -> Iterator[tuple[nn.Module, str]]:
         """The module and the name of the weight of each product."""
+        ...
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch.nn.Module does."""
         ...
 
 
@@ -115,14 +119,23 @@ def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> N
         raise ConfigError("--quantization fp8 needs --dtype bfloat16 on a GPU: its products come out in that")
 
 
-@torch.no_grad()
-def quantize(model: Quantizable, kind: str, ops: Ops, dtype: torch.dtype) -> None:
-    """Replace the weights of all products by 8-bit ones, one after another, and the steps around them."""
+def quantizing(model: Quantizable, kind: str, ops: Ops, dtype: torch.dtype) -> Callable[[Sequence[str]], None]:
+    """Replace the steps around the products by those in 8 bits; their weights follow as they come.
+
+    Returns:
+        What replaces those of the named parameters that are weights of products.
+    """
     eight = EIGHT_BITS[kind]
-    for module, name in model.product_weights():
-        weight_OI = getattr(module, name)
-        scaled = ops.quantize_rows(weight_OI.data, eight)
-        del weight_OI
-        delattr(module, name)
-        setattr(module, name, scaled)
+    products = {(id(module), name) for module, name in model.product_weights()}
+
+    @torch.no_grad()
+    def replace(names: Sequence[str]) -> None:
+        for path, _, name in (name.rpartition(".") for name in names):
+            module = model.get_submodule(path)
+            if (id(module), name) in products:
+                scaled = ops.quantize_rows(getattr(module, name).data, eight)
+                delattr(module, name)
+                setattr(module, name, scaled)
+
     model.feed = scaled_feed(ops, eight, dtype)
+    return replace

@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 class Qwen3(nn.Module):
     """Qwen3 without a head: token ids to final-norm hidden states."""
 
-    def __init__(self, config: Mapping[str, Any], ops: Ops, device: torch.device, dtype: torch.dtype) -> None:
-        """Allocate the parameters, uninitialised, on ``device``.
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        ops: Ops,
+        device: torch.device,
+        dtype: torch.dtype,
+        products: torch.device | None = None,
+    ) -> None:
+        """Allocate the parameters, uninitialised, on ``device``; the weights of products on ``products`` where given.
 
         Raises:
             ModelError: the config asks for something that this forward does not do.
@@ -47,7 +54,7 @@ class Qwen3(nn.Module):
         width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
         self.embed_tokens = _parameter(device, dtype, int(config["vocab_size"]), width)
         self._layers = [
-            _Layer(width, inner, self._heads, self._kv_heads, self._head_dim, bias, device, dtype)
+            _Layer(width, inner, self._heads, self._kv_heads, self._head_dim, bias, device, dtype, products or device)
             for _ in range(int(config["num_hidden_layers"]))
         ]
         self.layers = nn.ModuleList(self._layers)
@@ -193,19 +200,20 @@ class _Layer(nn.Module):
         bias: bool,
         device: torch.device,
         dtype: torch.dtype,
+        products: torch.device,
     ) -> None:
         super().__init__()
         channels = (heads + 2 * kv_heads) * head_dim
         self.input_layernorm = _parameter(device, dtype, width)
-        self.qkv_proj = _parameter(device, dtype, channels, width)
+        self.qkv_proj = _parameter(products, dtype, channels, width)
         self.qkv_bias = _parameter(device, dtype, channels) if bias else None
         self.q_norm = _parameter(device, dtype, head_dim)
         self.k_norm = _parameter(device, dtype, head_dim)
-        self.o_proj = _parameter(device, dtype, width, heads * head_dim)
+        self.o_proj = _parameter(products, dtype, width, heads * head_dim)
         self.o_bias = _parameter(device, dtype, width) if bias else None
         self.post_attention_layernorm = _parameter(device, dtype, width)
-        self.gate_up_proj = _parameter(device, dtype, 2 * inner, width)
-        self.down_proj = _parameter(device, dtype, width, inner)
+        self.gate_up_proj = _parameter(products, dtype, 2 * inner, width)
+        self.down_proj = _parameter(products, dtype, width, inner)
 
 
 _PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,6 +25,9 @@ from anydim.models.transfer import Piece, transfer
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total), both in bytes."""
+
+Finish = Callable[[Sequence[str]], None]
+"""Called with the names of parameters that are filled."""
 
 _PREFIXES: Final = ("", "model.", "bert.", "roberta.")
 _STORED: Final = MappingProxyType(
@@ -65,6 +69,10 @@ class Loadable(Protocol):
         """As torch.nn.Module does."""
         ...
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """As torch.nn.Module does."""
+        ...
+
 
 def stacked(parameter: Tensor, tensors: Sequence[str], rows: Sequence[int] | None = None) -> tuple[Part, ...]:
     """The parts of a parameter: of the given rows, or of equal ones."""
@@ -72,18 +80,23 @@ def stacked(parameter: Tensor, tensors: Sequence[str], rows: Sequence[int] | Non
     return tuple(map(Part, tensors, each))
 
 
-def load(model: Loadable, folder: Path, progress: Progress) -> None:
-    """Fill a model's allocated parameters from the folder's safetensors.
+def load(model: Loadable, folder: Path, progress: Progress, finish: Finish | None = None) -> None:
+    """Fill a model's parameters from the folder's safetensors.
 
     Accepts one file or a sharded index, and tensor names with or without the ``model.``, ``bert.`` or ``roberta.``
     prefix.
 
+    Args:
+        model: its parameters are allocated, or stand on the meta device until their turn comes.
+        folder: holds the files.
+        progress: told after each chunk.
+        finish: called with the names of a layer's parameters when they are filled; layers then come one by one.
+
     Raises:
         ModelError: a file or tensor is missing, truncated or of another shape.
     """
-    sources = model.sources()
-    parameters = dict(model.named_parameters())
-    total = sum(parameter.nbytes for parameter in parameters.values())
+    sources, device = model.sources(), _device_of(model)
+    total = sum(parameter.nbytes for _, parameter in model.named_parameters())
     done = 0
 
     def arrived(count: int) -> None:
@@ -93,26 +106,55 @@ def load(model: Loadable, folder: Path, progress: Progress) -> None:
 
     files = _index(folder)
     with _Shards(folder) as shards:
-        pieces = [
-            piece
-            for name, parameter in parameters.items()
-            for piece in _pieces(parameter.data, sources[name], files, shards)
-        ]
-    pieces.sort(key=lambda piece: (piece.path, piece.start))  # disks like to be read from front to back
-    transfer(pieces, next(iter(parameters.values())).device, arrived)
+        for names in _turns(model, finish):
+            filled = {name: _with_memory(model, name, device).data for name in names}
+            pieces = [piece for name in names for piece in _pieces(filled[name], sources[name], files, shards)]
+            pieces.sort(key=lambda piece: (piece.path, piece.start))  # disks like to be read from front to back
+            transfer(pieces, device, arrived)
+            del filled, pieces
+            if finish is not None:
+                finish(names)
 
 
-def fill_random(model: Loadable, seed: int = 0) -> None:
+def fill_random(model: Loadable, seed: int = 0, finish: Finish | None = None) -> None:
     """Random weights for benchmarks: normal with standard deviation 0.02, norms at one, biases at zero."""
-    generator: torch.Generator | None = None
-    for name, parameter in model.named_parameters():
-        if generator is None or generator.device != parameter.device:
-            generator = torch.Generator(parameter.device).manual_seed(seed)
-        with torch.no_grad():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.02, generator=generator)
-            else:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+    device = _device_of(model)
+    generator = torch.Generator(device).manual_seed(seed)
+    for names in _turns(model, finish):
+        for name in names:
+            parameter = _with_memory(model, name, device)
+            with torch.no_grad():
+                if parameter.ndim > 1:
+                    parameter.normal_(0.0, 0.02, generator=generator)
+                else:
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            del parameter
+        if finish is not None:
+            finish(names)
+
+
+def _device_of(model: Loadable) -> torch.device:
+    return next(parameter.device for _, parameter in model.named_parameters() if not parameter.is_meta)
+
+
+def _turns(model: Loadable, finish: Finish | None) -> list[list[str]]:
+    """Names of parameters that are filled together: all of them, or those of one layer."""
+    names = [name for name, _ in model.named_parameters()]
+    if finish is None:
+        return [names]
+    return [list(layer) for _, layer in groupby(names, key=lambda name: name.rpartition(".")[0])]
+
+
+def _with_memory(model: Loadable, name: str, device: torch.device) -> nn.Parameter:
+    """A parameter, allocated where it was not."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    parameter = getattr(module, leaf)
+    assert isinstance(parameter, nn.Parameter), "the name is that of a parameter"
+    if parameter.is_meta:
+        parameter = nn.Parameter(torch.empty_like(parameter, device=device), requires_grad=False)
+        setattr(module, leaf, parameter)
+    return parameter
 
 
 def _index(folder: Path) -> dict[str, Path]:
