@@ -22,6 +22,7 @@ from anydim.engine.load import load_engine
 from anydim.engine.memory import CudaMeter, bound_process, capacity, measure
 from anydim.engine.packing import pack
 from anydim.errors import ConfigError
+from anydim.models.build import build_model, weight_bytes
 from anydim.models.card import read_card
 from anydim.types import Batch, Item, OutputDtype
 from benchmarks import shapes
@@ -148,6 +149,16 @@ def test_weights_that_do_not_fit_name_the_flag_and_its_value(tmp_path: Path) -> 
             EngineSettings(device="cuda", mem_fraction_static=2**29 / total),
             show_progress=False,
         )
+
+
+def test_a_model_in_eight_bits_is_loaded_within_what_is_said_of_it(tmp_path: Path) -> None:
+    """The 0.6B shape: 1.1 GiB in bfloat16, 0.7 GiB in 8 bits with one layer twice."""
+    card = read_card(shapes.write("0.6b", tmp_path), "0.6b")
+    settings = ModelSettings(load_format="dummy", dtype="bfloat16", quantization="int8")
+    need, meter = weight_bytes(card, HALF, "int8"), CudaMeter(CUDA, 1.0)
+    peak = meter.peak(lambda: build_model(card, settings, CUDA, HALF, (), lambda *_: None))
+    assert peak <= 1.1 * need + 64 * MIB
+    assert need < 0.8 * weight_bytes(card, HALF)
 
 
 @pytest.mark.parametrize(("seconds", "mib", "graphs"), [(60.0, 4096, 9), (0.0, 4096, 1), (60.0, 0, 0)])
