@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anydim.errors import ConfigError
-from benchmarks import ablation, limits, offline, ours, profile, serve, soak_engine, start, table
+from benchmarks import ablation, limits, load, offline, ours, profile, serve, soak_engine, start, table
 
 TINY = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu")
 
@@ -133,3 +133,15 @@ def test_serve(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = script(serve.main, "--shape", "tiny", "--connections", "2", "--texts", "4", "--seconds", "0.5")["rows"]
     assert [row["way"] for row in rows] == ["http", "http", "in process", "in process"]
     assert rows[0]["tokens_per_s"] > 0
+
+
+def test_load(script: Script) -> None:
+    flags = ("--cases", "mixed", "overload", "--seconds", "0.5", "--document", "64", "--rate", "10", "--texts", "2")
+    kept = script(load.main, "--model", "minilm", *flags, "--expected-rate", "200")
+    found = {(row["case"], row["what"]): row for row in kept["rows"] if "what" in row}
+    assert found["mixed", "short beside bulk"]["answered"] > 0
+    assert found["mixed", "bulk beside short"]["tokens_per_s"] > 0
+    assert found["overload", "three times as much"]["answered"] > 0
+    [verdict] = [row for row in kept["rows"] if "bulk_share" in row]
+    assert verdict["bulk_share"] > 0
+    assert verdict["short_p99_ms"] > 0

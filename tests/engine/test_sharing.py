@@ -7,9 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from anydim import testing
+from anydim.engine.cache import VectorCache
+from anydim.engine.engine import Engine
+from anydim.engine.forms import derive
+from anydim.engine.metrics import EngineCounts
 from anydim.engine.work import Ticket
-from anydim.types import Item, OutputDtype
-from tests.engine.queues import POLICY, site
+from anydim.errors import ComputeFailed
+from anydim.types import Batch, Item, Output, OutputDtype
+from tests.engine.queues import POLICY, limits, site
+from tests.engine.test_engine import RecordingRunner
 
 
 def equal(dim: int = 32, dtype: OutputDtype = OutputDtype.FLOAT32, **fields: object) -> Item:
@@ -49,3 +56,48 @@ def test_short_work_takes_an_equal_text_along_out_of_bulk_work() -> None:
     taken = here.take()
     assert not taken.is_bulk
     assert {claim.ticket for claim in taken.works[0].claims} == {bulk, short}
+
+
+FORMS = [
+    {"output_dim": dim, "output_dtype": dtype, "normalize": normalize}
+    for dim in (32, 64)
+    for dtype in OutputDtype
+    for normalize in (True, False)
+]
+
+
+def test_every_form_comes_out_of_the_cache_as_it_comes_from_the_model() -> None:
+    model = testing.FakeModel(width=64)
+    texts = ["a text", "Another text, with 3 sentences. Is it? Yes!"]
+    with testing.client(model) as plain, testing.client(model, vector_cache_mib=1) as cached:
+        for _ in range(2):
+            for form in FORMS:
+                body = {"input": texts, **form}
+                expected, found = (http.post("/v1/embeddings", json=body).json() for http in (plain, cached))
+                assert found["data"] == expected["data"]
+        counts = cached.get("/metrics").text
+    assert f"anydim_engine_cache_hits_total {2.0 * (2 * len(FORMS) - 1)}" in counts
+    assert "anydim_engine_cache_misses_total 2.0" in counts
+
+
+def test_the_cache_keeps_to_its_bound_and_drops_what_was_not_used_longest() -> None:
+    counts = EngineCounts()
+    cache = VectorCache(1700, derive, counts)
+    texts = [Item(np.array([number], np.int32), 4) for number in range(6)]
+    for number, text in enumerate(texts):
+        cache.add(text, Output(np.full(4, number, np.float32)))
+        cache.find(texts[:1])
+        assert counts.cache_bytes <= 1700
+    assert sorted(cache.find(texts)) == [0, 3, 4, 5]
+
+
+def test_answers_that_failed_are_not_kept() -> None:
+    class Failing(RecordingRunner):
+        def finish(self, flight: Batch) -> list[Output]:
+            return [Output(np.empty(0, np.float32), error=ComputeFailed("no")) for _ in flight.items]
+
+    policy = replace(limits(100), raw_width=32, always_raw=True)
+    with Engine(Failing(), policy, derive=derive, cache_bytes=10**6) as engine:
+        assert engine.submit([equal()]).result(30)[0].error is not None
+        assert engine.status().counts.cache_bytes == 0
+        assert engine.status().counts.errors == {"not_finite": 1}

@@ -93,6 +93,13 @@ class ServerProcess:
         except OSError:
             return 0, None
 
+    def metrics(self, key: str = "") -> dict[str, float]:
+        """The lines of GET /metrics: name with labels -> value."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with urllib.request.urlopen(urllib.request.Request(self.address + "/metrics", headers=headers)) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true."""
         deadline = time.monotonic() + _PATIENCE

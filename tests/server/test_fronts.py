@@ -54,13 +54,6 @@ def ask(server: ServerProcess, body: Any, key: str = "one", path: str = "/v1/emb
     return server.send(urllib.request.Request(server.address + path, data, headers))
 
 
-def metrics(server: ServerProcess) -> dict[str, float]:
-    request = urllib.request.Request(server.address + "/metrics", headers={"Authorization": "Bearer one"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
-
-
 def test_all_of_them_answer_alike_and_metrics_add_up(server: ServerProcess) -> None:
     assert len(fronts_of(server)) == FRONTS
     vectors = [ask(server, {"input": "a text"})[1]["data"][0]["embedding"] for _ in range(20)]
@@ -69,7 +62,7 @@ def test_all_of_them_answer_alike_and_metrics_add_up(server: ServerProcess) -> N
     sums = {
         sum(
             value
-            for name, value in metrics(server).items()
+            for name, value in server.metrics("one").items()
             if name.startswith("anydim_http_requests_total") and 'status="200"' in name and "embeddings" in name
         )
         for _ in range(6)
