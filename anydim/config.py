@@ -125,7 +125,7 @@ class EngineSettings:
     )
     cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs.")
     graph_seconds: float = _setting(
-        30.0,
+        60.0,
         "Seconds that capturing CUDA graphs may take at start; what is left out runs without.",
         metavar="S",
         least=0,
