@@ -177,6 +177,9 @@ class ServerSettings:
     tls_cert: str | None = _setting(None, "Certificate chain (PEM); read again on SIGHUP.", metavar="FILE")
     tls_key: str | None = _setting(None, "Private key (PEM), not encrypted.", metavar="FILE")
     max_body_bytes: int = _setting(32 << 20, "Largest request body.", metavar="N")
+    max_bodies_bytes: int = _setting(
+        1 << 30, "Most bytes of all requests' bodies under way; beyond it they are refused with 429.", metavar="N"
+    )
     max_header_bytes: int = _setting(32 << 10, "Largest request line and headers together.", metavar="N", least=256)
     max_connections: int | None = _setting(
         None, "Most connections at once; by default what the limit of open files leaves.", metavar="N"

@@ -7,9 +7,9 @@ quote a user's text.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import traceback
-import uuid
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -72,7 +72,7 @@ def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == _HEADER and _FIT.fullmatch(value):
             return bytes(value)
-    return uuid.uuid4().hex.encode()
+    return os.urandom(16).hex().encode()
 
 
 def _answer(error: Exception, path: str, request_id: str) -> Response:

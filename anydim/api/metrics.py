@@ -107,6 +107,7 @@ class HttpMetrics:
         """Begin at zero."""
         self._registry = CollectorRegistry()
         self._others: list[Collector] = []
+        self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._metrics: dict[str, Any] = {metric.name: self._make(metric) for metric in HTTP_METRICS}
         if _SHARED not in os.environ:
             ProcessCollector(registry=self._registry)
@@ -153,8 +154,13 @@ class HttpMetrics:
         return Gauge(*common, registry=self._registry, multiprocess_mode=mode)  # type: ignore[arg-type]
 
     def _child(self, metric: Metric, labels: tuple[str, ...]) -> Any:
-        found = self._metrics[metric.name]
-        return found.labels(*labels) if labels else found
+        """The number behind a metric and its labels, kept at hand: looking it up costs more than counting."""
+        key = (metric.name, labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._metrics[metric.name]
+            found = self._children[key] = found.labels(*labels) if labels else found
+        return found
 
 
 class MetricsRoutes:

@@ -1,4 +1,4 @@
-"""Observe: times and counts every request, and writes its line to the log where that is asked for.
+"""Observe: times and counts every request, bounds their bodies together, and writes a line of each where asked to.
 
 The outermost layer. It knows routes, statuses and clocks; what a client sent is written only where `--request-log
 body` asks for it.
@@ -31,6 +31,7 @@ from anydim.api.metrics import (
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineFacts, EngineHandle, Health
 from anydim.engine.metrics import EngineCounts
+from anydim.errors import Overloaded
 from anydim.logs import REQUESTS as REQUEST_LOG
 from anydim.types import Item, Output
 
@@ -118,6 +119,8 @@ class Observer:
         self._metrics = metrics
         self._names = names
         self._logged = settings.request_log
+        self._most_held = settings.max_bodies_bytes
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it however it ends."""
@@ -132,6 +135,7 @@ class Observer:
             await self._app(scope, self._listening(receive, course), _speaking(send, course))
         finally:
             _COURSE.reset(token)
+            self._held -= course.received
             self._metrics.add(IN_FLIGHT, amount=-1)
             self._finish(scope, course)
 
@@ -142,6 +146,9 @@ class Observer:
             message = await receive()
             body = message.get("body", b"")
             course.received += len(body)
+            self._held += len(body)
+            if self._held > self._most_held:
+                raise Overloaded(f"the bodies of all requests under way are larger than {self._most_held} bytes")
             if keeps_body and len(course.body) < _LONGEST_BODY:
                 course.body += body[:_LONGEST_BODY]
             return message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -81,6 +82,25 @@ class Slow:
 
     def health(self) -> Health:
         return Health(True, True)
+
+
+def test_bodies_under_way_are_bounded_together() -> None:
+    engine = Slow()
+    app = create_app(ServedModel(intake=testing.intake()), engine, ServerSettings(max_bodies_bytes=2000))
+    large = json.dumps({"input": "a" * 1500}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n".encode()
+    with running(app) as url, contextlib.closing(socket.create_connection(("127.0.0.1", urlsplit(url).port))) as line:
+        line.sendall(head + large)
+        assert engine.started.wait(20)
+        refused = httpx2.post(f"{url}/v1/embeddings", content=large)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        line.close()
+        assert engine.cancelled.wait(20)
+        with contextlib.closing(socket.create_connection(("127.0.0.1", urlsplit(url).port))) as again:
+            engine.started.clear()
+            again.sendall(head + large)
+            assert engine.started.wait(20)  # the room is free again
 
 
 def test_a_client_that_leaves_frees_its_place() -> None:
