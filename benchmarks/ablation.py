@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import json
 import statistics
 import tempfile
 import time
@@ -178,8 +179,11 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     known = [setting.name for setting in all_settings()]
     for variant in variants(kernels_of(model, fallback), known, options.parts):
         began = time.perf_counter()
-        rows += bench.measure(variant)
+        found = bench.measure(variant)
+        for row in found:  # so that a run that is cut short was not for nothing
+            print(json.dumps(row), flush=True)
         print(f"{variant.off}: {time.perf_counter() - began:.1f} s", flush=True)
+        rows += found
     return with_ratios(rows)
 
 

@@ -119,13 +119,15 @@ def _short(gpu: str) -> str:
 
 
 def _commit() -> str:
-    """The commit that was measured, marked where files differ from it; BENCHMARK_COMMIT speaks for a copy without."""
+    """The commit that was measured, marked where files differ from it; BENCHMARK_COMMIT speaks for copies of it."""
+    if named := os.environ.get("BENCHMARK_COMMIT"):
+        return named
     folder = str(Path(__file__).parent.parent)
     try:
         words = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("BENCHMARK_COMMIT", "unknown")
+        return "unknown"
 
 
 def _cuda_version() -> str:

@@ -65,6 +65,7 @@ def resolve_dtype(name: str, device: torch.device, family: Family, force_float16
     return dtype
 
 
+@torch.inference_mode(False)  # weights are filled by threads, which would not know a caller's inference mode
 def build_model(
     card: ModelCard,
     settings: ModelSettings,

@@ -23,6 +23,16 @@ def test_auto_precision_is_bfloat16_only_where_the_cpu_is_good_at_it() -> None:
     assert dtype == (torch.bfloat16 if is_good else torch.float32)
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_model_may_be_loaded_inside_inference_mode(tmp_path: Path, quantization: str) -> None:
+    """Threads read the weights, and what a caller's mode makes cannot be filled outside of it."""
+    folder = write_qwen3(tmp_path / "qwen3", Qwen3Spec())
+    with torch.inference_mode():
+        inside = Pipeline(folder, quantization=quantization)
+    np.testing.assert_array_equal(inside.vectors(IDS), Pipeline(folder, quantization=quantization).vectors(IDS))
+    assert not any(parameter.is_inference() for parameter in inside.model.parameters())  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("family", list(Family))
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_named_precisions(family: Family, name: str) -> None:
