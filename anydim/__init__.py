@@ -1,4 +1,4 @@
-"""anydim: text embeddings of any dimension from one copy of the weights.
+"""anydim: text embeddings of any dimension from one copy of the weights, and reranking.
 
 The public names are imported when they are first used, so that `import anydim` is quick and loads no torch.
 """
@@ -14,14 +14,21 @@ from anydim.version import VERSION
 if TYPE_CHECKING:
     from anydim.embedder import Embedder
     from anydim.errors import AnydimError
+    from anydim.reranker import Ranked, Reranker
     from anydim.types import OutputDtype
 
 __version__ = VERSION
 
-__all__ = ["AnydimError", "Embedder", "OutputDtype"]
+__all__ = ["AnydimError", "Embedder", "OutputDtype", "Ranked", "Reranker"]
 
 _HOMES: Final = MappingProxyType(
-    {"AnydimError": "anydim.errors", "Embedder": "anydim.embedder", "OutputDtype": "anydim.types"}
+    {
+        "AnydimError": "anydim.errors",
+        "Embedder": "anydim.embedder",
+        "OutputDtype": "anydim.types",
+        "Ranked": "anydim.reranker",
+        "Reranker": "anydim.reranker",
+    }
 )
 
 

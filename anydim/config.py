@@ -51,6 +51,13 @@ class ModelSettings:
         (), "A further name that requests may use; repeatable; * accepts every name.", metavar="NAME"
     )
     reranker: tuple[str, ...] = _setting((), "A reranking model beside the first.", metavar="MODEL", later=((),))
+    task: Literal["auto", "embed", "rerank"] = _setting(
+        "auto", "What the model is for; auto reads it from the model's own files."
+    )
+    rerank_template: Literal["single", "evaluation"] = _setting(
+        "single",
+        "Prompt of Qwen3 rerankers: the model card's, with single newlines, or that of Qwen's evaluation code.",
+    )
     revision: str | None = _setting(None, "Branch, tag or commit on the hub.", metavar="REV")
     cache: str | None = _setting(
         None,
@@ -241,6 +248,11 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
+
+    @property
+    def models(self) -> tuple[ModelSettings, ...]:
+        """The models to serve, the default first."""
+        return (self.model,)
 
 
 def all_settings() -> Iterator[Setting]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anydim.config import load_settings
+from anydim.engine.feed import feed
 from anydim.engine.load import load_engine
 from anydim.errors import ComputeFailed, InvalidRequest
 from anydim.intake.intake import Intake
@@ -29,7 +28,6 @@ from anydim.types import Output, OutputDtype
 
 _ARRAYS: Final = (np.ndarray, np.integer, tuple)
 _CHUNK: Final = 256  # texts tokenised at a time, so that the engine starts while the rest are being read
-_AHEAD: Final = 16  # chunks that wait at the engine at a time
 _BAR_FROM: Final = 1000  # texts from which a progress bar is worth drawing
 
 Vectors = NDArray[Any]
@@ -140,23 +138,9 @@ class Embedder:
     def _run(self, request: EmbedRequest, show_progress: bool | None) -> Vectors | list[Vectors]:
         """Tokenise chunk by chunk while the engine works on the chunks before."""
         count = len(request.inputs)
-        ahead: deque[Future[list[Output]]] = deque()
-        outputs: list[Output] = []
-        try:
-            with self._bar(count, show_progress) as progress:
-                for chunk in self.intake.chunks(request, _CHUNK):
-                    ahead.append(self._engine.submit(chunk))
-                    if len(ahead) > _AHEAD:
-                        outputs.extend(ahead.popleft().result())
-                        progress("texts", len(outputs), count)
-                while ahead:
-                    outputs.extend(ahead.popleft().result())
-                    progress("texts", len(outputs), count)
-        except BaseException:  # a refused text, or Ctrl-C: what was queued is not wanted any more
-            for future in ahead:
-                future.cancel()
-            raise
-        return _stack(outputs)
+        with self._bar(count, show_progress) as progress:
+            chunks = self.intake.chunks(request, _CHUNK)
+            return _stack(feed(self._engine, chunks, lambda done: progress("texts", done, count)))
 
     def _bar(self, count: int, wanted: bool | None) -> AbstractContextManager[Callable[[str, int, int], None]]:
         show = self._show_progress and count >= _BAR_FROM if wanted is None else wanted

@@ -5,6 +5,7 @@ status and shape (see api/status.py).
 
     AnydimError                 the root; catch it to catch all of them
     |- InvalidRequest           the request is at fault: a field has a wrong value            kind invalid
+    |  |- NoInput               there is nothing to work on                                   kind empty
     |  |- TooLong               a text has more tokens than the model reads                   kind too_long
     |  |- ModelNotFound         no served model answers to that name                          kind not_found
     |  |- NotAcceptable         the answer cannot take the form that was asked for            kind not_acceptable
@@ -42,6 +43,12 @@ class InvalidRequest(AnydimError):
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class NoInput(InvalidRequest):
+    """A list of texts is empty."""
+
+    kind = "empty"
 
 
 class TooLong(InvalidRequest):

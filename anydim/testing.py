@@ -1,4 +1,5 @@
-"""FakeModel: a model whose vector can be checked by eye, run by the real engine; and an in-process client around it.
+"""FakeModel and FakeReranker: models whose answers can be checked by eye, run by the real engine; and an in-process
+client around them.
 
 No weights, no downloads, no server process: for the tests of code that calls anydim. A hidden state counts what was
 read up to its token, so that pooling by the last token gives the counts of the whole text. See docs/testing.md.
@@ -12,12 +13,13 @@ Components, repeated where the model is wider than 64:
     30     1 (the final special token)
     31     length in bytes
 
-Legend: T tokens in the batch, R rows asked for, V token ids, K the 64 components, D width.
+Legend: T tokens in the batch, R rows asked for, V token ids, K the 64 components, D width, B texts, L labels.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,24 +33,28 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from anydim.api.app import create_app
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.config import Settings, load_settings
+from anydim.engine.embedding import Embedding
 from anydim.engine.engine import Engine
 from anydim.engine.forms import derive
 from anydim.engine.handle import LocalEngine
 from anydim.engine.load import batch_tokens, make_policy
-from anydim.engine.runner import Runner
+from anydim.engine.runner import Runner, Task
+from anydim.engine.scoring import Scoring
 from anydim.errors import MissingExtra
 from anydim.intake.intake import Intake
+from anydim.intake.scoring import intake_of
 from anydim.models.card import Family, ModelCard
 from anydim.models.packed import Packed
+from anydim.models.scorer import HeadKind, Scorer
 from anydim.types import Float32Array, Pooling
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
-__all__ = ["END", "FakeModel", "app", "client", "engine", "intake"]
+__all__ = ["END", "FakeModel", "FakeReranker", "app", "client", "engine", "intake"]
 
 END: Final = "<|end|>"
 _COMPONENTS: Final = 64
@@ -96,6 +102,45 @@ class FakeModel:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeReranker:
+    """A reranker, or a classifier where it has several labels, on the same forward.
+
+    The raw score of a label is how often its first character (a letter in either case, or one of . , ? ! - ') occurs
+    in query and document together.
+
+    Attributes:
+        name: its id.
+        labels: the names of its scores.
+        max_tokens: the longest pair, the two final tokens included.
+    """
+
+    name: str = "anydim/fake-reranker"
+    labels: tuple[str, ...] = ("!",)
+    max_tokens: int = 8192
+
+    @property
+    def width(self) -> int:
+        """Components of its states."""
+        return _COMPONENTS
+
+    def card(self, folder: Path) -> ModelCard:
+        """Its card, with the tokenizer written into ``folder``."""
+        scorer = Scorer(
+            head=HeadKind.LINEAR, labels=self.labels, is_prompted=False, squashes=True, reason="the test says so"
+        )
+        return dataclasses.replace(
+            FakeModel(name=self.name, max_tokens=self.max_tokens).card(folder),
+            prompts=MappingProxyType({}),
+            instruction_template=None,
+            scorer=scorer,
+        )
+
+    def head(self, pooled_BD: Tensor) -> Tensor:
+        """Raw scores (B, L) of states: the counts of each label's first character."""
+        return pooled_BD[:, [_counted(label[0]) for label in self.labels]]
+
+
 class Counting:
     """The forward of the fake model, as the runner calls it."""
 
@@ -120,6 +165,9 @@ class Counting:
         return counts_RK.repeat(1, -(-self._width // _COMPONENTS))[:, : self._width]
 
 
+Fake = FakeModel | FakeReranker
+
+
 def intake(model: FakeModel | None = None, **settings: Any) -> Intake:
     """What turns requests for the fake model into Items.
 
@@ -141,16 +189,17 @@ def engine(model: FakeModel | None = None, **settings: Any) -> Iterator[LocalEng
 
 
 @contextlib.contextmanager
-def app(model: FakeModel | None = None, **settings: Any) -> Iterator[Starlette]:
-    """The ASGI application of a server with the fake model; see ``intake`` for the arguments."""
+def app(model: Fake | None = None, **settings: Any) -> Iterator[Starlette]:
+    """The ASGI application of a server with the fake model, or a fake reranker; see ``intake`` for the arguments."""
     model, loaded = model or FakeModel(), load_settings(settings, {})
-    served = ServedModel(intake=_intake(model, loaded), aliases=loaded.model.served_model_name)
-    with _engine(model, loaded) as handle:
-        yield create_app(served, handle, loaded.server)
+    with tempfile.TemporaryDirectory() as folder, _engine(model, loaded) as handle:
+        intake = intake_of(model.card(Path(folder)), loaded.model)
+        served = ServedModel(intake=intake, aliases=loaded.model.served_model_name)
+        yield create_app(Models([served]), handle, loaded.server)
 
 
 @contextlib.contextmanager
-def client(model: FakeModel | None = None, **settings: Any) -> Iterator[TestClient]:
+def client(model: Fake | None = None, **settings: Any) -> Iterator[TestClient]:
     """An HTTP client of a server with the fake model, without a socket; see ``intake`` for the arguments.
 
     Its base address is http://testserver. It can be handed on as ``openai.OpenAI(http_client=...)``.
@@ -172,12 +221,19 @@ def _intake(model: FakeModel, settings: Settings) -> Intake:
 
 
 @contextlib.contextmanager
-def _engine(model: FakeModel, settings: Settings) -> Iterator[LocalEngine]:
-    runner = Runner(Counting(model.width), Pooling.LAST, model.width, torch.device("cpu"), torch.float32)
+def _engine(model: Fake, settings: Settings) -> Iterator[LocalEngine]:
     device = torch.device("cpu")
-    policy = make_policy(settings.engine, device, batch_tokens(settings.engine, device), model.width)
+    runner = Runner(Counting(model.width), _task(model, device), device, torch.float32)
+    raw_width = model.width if isinstance(model, FakeModel) else 0
+    policy = make_policy(settings.engine, device, batch_tokens(settings.engine, device), raw_width)
     with Engine(runner, policy, 1, derive=derive, cache_bytes=settings.engine.vector_cache_mib << 20) as running:
         yield LocalEngine(running)
+
+
+def _task(model: Fake, device: torch.device) -> Task:
+    if isinstance(model, FakeModel):
+        return Embedding(Pooling.LAST, model.width, device)
+    return Scoring(Pooling.LAST, len(model.labels), model.head)
 
 
 def _final_token() -> tuple[int, ...]:
@@ -198,6 +254,12 @@ def _additions() -> Float32Array:
     return table_VK
 
 
+def _counted(character: str) -> int:
+    """The component that counts one character alone."""
+    mark = _MARKS.find(character.encode())
+    return 58 + mark if mark >= 0 else _component(ord(character))
+
+
 def _component(byte: int) -> int:
     character = chr(byte)
     if byte >= 128:
@@ -215,7 +277,9 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(vocab={letters[byte]: byte for byte in range(256)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.add_special_tokens([AddedToken(END, special=True, normalized=False)])
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 256)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, 256)]
+    )
     return tokenizer
 
 

@@ -95,11 +95,12 @@ def _terms(data: bytes) -> object:
 def _embeddings() -> Decoder:
     """A body of POST /v1/embeddings, down to its Items."""
     from anydim.api.dialects import openai
-    from anydim.api.models import ServedModel
+    from anydim.api.models import Models, ServedModel
+    from anydim.api.service import Service
     from anydim.config import ServerSettings
 
-    served = ServedModel(intake=testing.intake())
-    routes: Any = openai.OpenAIRoutes(served, None, ServerSettings())  # type: ignore[arg-type]  # nothing runs
+    models = Models([ServedModel(intake=testing.intake())])
+    routes: Any = openai.OpenAIRoutes(Service(models, None, ServerSettings()))  # type: ignore[arg-type]  # nothing runs
     request = Request({"type": "http", "headers": [], "state": {}})
     return lambda data: routes._prepare(request, data)
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from anydim import Embedder
 from anydim.config import ModelSettings
+from anydim.engine.load import make_task
 from anydim.engine.packing import pack
 from anydim.engine.runner import Runner
 from anydim.models.build import build_model, resolve_device
@@ -122,7 +123,7 @@ def random_vectors(
     if dtype is not torch.bfloat16:
         stored, model = model, build_model(card, settings, device, dtype, (), _silent)
         copy_weights(stored, model)
-    runner = Runner(model, card.pooling, card.width, device, dtype)
+    runner = Runner(model, make_task(card, settings, device), device, dtype)
     batch = pack(items)
     vectors = np.stack([output.values for output in runner.finish(runner.start(batch))])
     return np.asarray(vectors[np.argsort(batch.order_B)], np.float32)

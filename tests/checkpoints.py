@@ -108,7 +108,7 @@ def write_qwen3(folder: Path, spec: Qwen3Spec, tokenizer: Path | None = None) ->
         tie_word_embeddings=spec.lm_head != "own",
     )
     causal = spec.prefixed or spec.lm_head != "none"
-    _save(folder, (Qwen3ForCausalLM if causal else Qwen3Model)(config), spec.scale, spec.dtype, spec.shard_size)
+    save_random(folder, (Qwen3ForCausalLM if causal else Qwen3Model)(config), spec.scale, spec.dtype, spec.shard_size)
     if spec.lm_head == "tied":
         add_tensor(folder, "lm_head.weight", load_file(folder / "model.safetensors")["model.embed_tokens.weight"])
     edit_json(folder / "config.json", architectures=["Qwen3ForCausalLM"])
@@ -117,7 +117,7 @@ def write_qwen3(folder: Path, spec: Qwen3Spec, tokenizer: Path | None = None) ->
     write_json(folder / "config_sentence_transformers.json", {"prompts": prompts, "default_prompt_name": None})
     if tokenizer is not None:
         names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None, "bos_token": None}
-        _write_tokenizer(folder, tokenizer, "Qwen2Tokenizer", 131072, names)
+        write_tokenizer_files(folder, tokenizer, "Qwen2Tokenizer", 131072, names)
     return folder
 
 
@@ -134,7 +134,7 @@ def write_encoder(folder: Path, spec: EncoderSpec, tokenizer: Path | None = None
         hidden_act=spec.activation,
         **more,
     )
-    _save(folder, make_model(config), spec.scale, spec.dtype, None)
+    save_random(folder, make_model(config), spec.scale, spec.dtype, None)
     if spec.prefixed:
         prefix = "bert." if spec.kind == "bert" else "roberta."
         rename_tensors(folder, lambda name: prefix + name)
@@ -143,7 +143,7 @@ def write_encoder(folder: Path, spec: EncoderSpec, tokenizer: Path | None = None
     limit = spec.positions - (0 if spec.kind == "bert" else 2)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
     if tokenizer is not None:
-        _write_tokenizer(folder, tokenizer, "PreTrainedTokenizerFast", limit, _names(spec.kind))
+        write_tokenizer_files(folder, tokenizer, "PreTrainedTokenizerFast", limit, special_names(spec.kind))
     return folder
 
 
@@ -170,7 +170,8 @@ def rename_tensors(folder: Path, rename: Any) -> None:
     save_file({rename(name): value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
-def _save(folder: Path, model: PreTrainedModel, scale: float, dtype: torch.dtype, shard_size: str | None) -> None:
+def save_random(folder: Path, model: PreTrainedModel, scale: float, dtype: torch.dtype, shard_size: str | None) -> None:
+    """Save a model of transformers with random weights at a healthy scale."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -197,13 +198,15 @@ def _write_modules(folder: Path, width: int, flag: str, normalize: bool) -> None
     )
 
 
-def _write_tokenizer(folder: Path, tokenizer: Path, kind: str, limit: int, names: dict[str, str | None]) -> None:
+def write_tokenizer_files(folder: Path, tokenizer: Path, kind: str, limit: int, names: dict[str, str | None]) -> None:
+    """Write tokenizer.json and tokenizer_config.json."""
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
     settings = {"tokenizer_class": kind, "model_max_length": limit, "clean_up_tokenization_spaces": False}
     write_json(folder / "tokenizer_config.json", settings | names)
 
 
-def _names(kind: str) -> dict[str, str | None]:
+def special_names(kind: str) -> dict[str, str | None]:
+    """Special tokens by their role."""
     if kind == "bert":
         return {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     return {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}

@@ -13,15 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from anydim.config import ModelSettings
+from anydim.engine.load import make_task
 from anydim.engine.packing import pack
 from anydim.engine.runner import Runner
-from anydim.intake.request import EmbedRequest, Truncate
-from anydim.models.build import build_model, load_rotation
+from anydim.intake.request import EmbedRequest, ScoreRequest, Truncate
+from anydim.models.build import build_model
 from anydim.models.card import read_card
 from anydim.types import Item, Output
 
 if TYPE_CHECKING:
     from anydim.intake.intake import Intake
+    from anydim.intake.scoring import ScoreIntake
 
 CPU: Final = torch.device("cpu")
 
@@ -41,8 +43,7 @@ class Pipeline:
         self.settings = ModelSettings(model=str(folder), **settings)
         self.card = read_card(folder)
         self.model = build_model(self.card, self.settings, device, dtype, plain_ops, lambda *_: None)
-        rotation_DD = load_rotation(self.settings.projection, self.card.width, device)
-        self.runner = Runner(self.model, self.card.pooling, self.card.width, device, dtype, rotation_DD, share_prefixes)
+        self.runner = Runner(self.model, make_task(self.card, self.settings, device), device, dtype, share_prefixes)
 
     @cached_property
     def intake(self) -> "Intake":
@@ -54,6 +55,18 @@ class Pipeline:
     def items(self, texts: Sequence[str], **fields: Any) -> list[Item]:
         """Items of texts; long ones are cut at their end unless ``truncate`` says otherwise."""
         return self.intake.prepare(EmbedRequest(inputs=list(texts), **({"truncate": Truncate.END} | fields)))
+
+    @cached_property
+    def score_intake(self) -> "ScoreIntake":
+        """The intake of a model that scores."""
+        from anydim.intake.scoring import ScoreIntake
+
+        return ScoreIntake.of(self.card, self.settings)
+
+    def scores(self, query: str, documents: Sequence[str], raw: bool = True, **fields: Any) -> NDArray[np.float32]:
+        """Scores of one batch: float32 (documents, labels)."""
+        request = ScoreRequest(queries=[query], documents=documents, squash=not raw, **fields)
+        return self.stack(self.run(self.score_intake.prepare(request)))
 
     def run(self, items: Sequence[Item]) -> list[Output]:
         """Outputs of one batch, in the order of the items."""

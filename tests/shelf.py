@@ -3,7 +3,7 @@
 It knows where checkpoints lie and how they are loaded; the tests know what must hold of them.
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ import torch
 from tests.checkpoints import EncoderSpec, Qwen3Spec, write_encoder, write_qwen3
 from tests.pipeline import Pipeline
 from tests.qwen_tokenizer import VOCAB_SIZE, write_qwen3_tokenizer
+from tests.rerankers import CausalSpec, CrossSpec, write_cross_encoder, write_qwen3_reranker
 from tests.vocabularies import write_bert, write_qwen_like, write_roberta, write_xlm_roberta
 
 if TYPE_CHECKING:
@@ -48,6 +49,20 @@ ENCODERS: Final = MappingProxyType(
     }
 )
 CHECKPOINTS: Final = (*QWEN3, *ENCODERS)
+CAUSAL_RERANKERS: Final = MappingProxyType(
+    {
+        "reranker-tied": CausalSpec(),
+        "reranker-tied-stored": CausalSpec(stored=True),
+        "reranker-untied": CausalSpec(tied=False),
+        "reranker-sharded": CausalSpec(tied=False, shard_size="20MB"),
+        "reranker-converted": CausalSpec(labels=1),
+    }
+)
+CROSS_ENCODERS: Final = MappingProxyType(
+    {f"cross-{kind}": CrossSpec(kind=kind) for kind in ("bert", "roberta", "xlm-roberta")}
+    | {f"cross-{kind}-3": CrossSpec(kind=kind, labels=3) for kind in ("bert", "roberta", "xlm-roberta")}
+    | {"cross-bert-raw": CrossSpec(activation="Identity"), "cross-bert-sigmoid": CrossSpec(activation="Sigmoid")}
+)
 
 
 class Shelf:
@@ -62,6 +77,10 @@ class Shelf:
 
     def _build(self, name: str) -> Path:
         folder = self._root / name
+        if name in CAUSAL_RERANKERS:
+            return write_qwen3_reranker(folder, CAUSAL_RERANKERS[name], self.tokenizer("qwen3-chat"))
+        if name in CROSS_ENCODERS:
+            return write_cross_encoder(folder, CROSS_ENCODERS[name], self.tokenizer(CROSS_ENCODERS[name].kind))
         if name in QWEN3:
             return write_qwen3(folder, QWEN3[name], self.tokenizer("qwen3" if "real" in name else "qwen-like"))
         return write_encoder(folder, ENCODERS[name], self.tokenizer(ENCODERS[name].kind))
@@ -69,6 +88,7 @@ class Shelf:
     def _tokenize(self, kind: str) -> Path:
         write = {
             "qwen3": write_qwen3_tokenizer,
+            "qwen3-chat": partial(write_qwen3_tokenizer, embedding=False),
             "qwen-like": write_qwen_like,
             "bert": write_bert,
             "roberta": write_roberta,

@@ -1,4 +1,4 @@
-"""The application: routes and middleware around one served model. Entrances may hand in further routes.
+"""The application: routes and middleware around the served models. Entrances may hand in further routes.
 
 It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, traces
 and CORS (where they are asked for), the envelope, the keys or, where there are none, the guard of origins.
@@ -20,16 +20,24 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from anydim.api.auth import KeyGuard, KeyRing
+from anydim.api.dialects.cohere import CohereRoutes
+from anydim.api.dialects.ollama import OllamaRoutes
 from anydim.api.dialects.openai import OpenAIRoutes
+from anydim.api.dialects.rerank import RerankRoutes
+from anydim.api.dialects.shared import SharedRoutes
+from anydim.api.dialects.tei import TeiRoutes
+from anydim.api.dialects.vllm import VllmRoutes
 from anydim.api.engine_metrics import EngineCollector
 from anydim.api.envelope import Envelope
 from anydim.api.info import InfoRoutes
 from anydim.api.metrics import BUILD, HttpMetrics, MetricsRoutes
-from anydim.api.models import ServedModel
+from anydim.api.models import Models
 from anydim.api.observe import Observer, RouteNames, TimedEngine
+from anydim.api.operations import Operation
 from anydim.api.origin import OriginGuard
 from anydim.api.pages import PageRoutes
 from anydim.api.probes import Draining, ProbeRoutes
+from anydim.api.service import Service
 from anydim.api.status import dialect_of, http_error_response
 from anydim.api.tracing import TracedEngine, Tracing, make_provider
 from anydim.api.words import bounded
@@ -54,7 +62,7 @@ _EXPOSED: Final = (
 
 
 def create_app(
-    served: ServedModel,
+    models: Models,
     engine: EngineHandle,
     settings: ServerSettings,
     *,
@@ -67,7 +75,7 @@ def create_app(
     """Build the ASGI application of one front end.
 
     Args:
-        served: the model.
+        models: the served models.
         engine: what runs its Items.
         settings: keys, limits and origins.
         keys: the keys, where the caller has read them from the settings already and may reload them.
@@ -85,7 +93,8 @@ def create_app(
         MissingExtra: traces are asked for and OpenTelemetry is not installed.
     """
     draining, metrics = Draining(), HttpMetrics()
-    metrics.set(BUILD, VERSION, served.id, value=1)
+    for served in models:
+        metrics.set(BUILD, VERSION, served.id, value=1)
     if spans is None and settings.otlp_endpoint:
         spans = make_provider(settings.otlp_endpoint)
     if spans is not None:
@@ -94,13 +103,13 @@ def create_app(
     metrics.show_too(EngineCollector(engine))
     if keys is None:
         keys = KeyRing.of(settings)
+    operations = [*_operations(Service(models, engine, settings)), *InfoRoutes(models, engine, settings).operations()]
     every = [
         *routes,
-        *OpenAIRoutes(served, engine, settings).routes(),
+        *(operation.route() for operation in operations),
         *ProbeRoutes(engine, draining).routes(),
         *MetricsRoutes(metrics).routes(),
-        *InfoRoutes(served, engine, settings).routes(),
-        *PageRoutes(served, keys is not None).routes(),
+        *PageRoutes(operations, keys is not None).routes(),
     ]
     names = RouteNames(every)
     outer = [Middleware(Observer, metrics=metrics, names=names, settings=settings)]
@@ -115,6 +124,21 @@ def create_app(
     app.state.draining = draining
     app.state.metrics = metrics
     return app
+
+
+def _operations(service: Service) -> list[Operation]:
+    """The routes of all dialects."""
+    rerank, tei, vllm = RerankRoutes(service), TeiRoutes(service), VllmRoutes(service)
+    every = (
+        OpenAIRoutes(service),
+        rerank,
+        CohereRoutes(service),
+        tei,
+        vllm,
+        OllamaRoutes(service),
+        SharedRoutes(service, rerank, tei, vllm),
+    )
+    return [operation for dialect in every for operation in dialect.operations()]
 
 
 def _middleware(settings: ServerSettings, keys: KeyRing | None, hosts: Collection[str] | None) -> list[Middleware]:

@@ -178,12 +178,19 @@ class KeyGuard:
             raise Unauthorized(_refusal(scope))
 
     def _admits(self, scope: Scope) -> bool:
-        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) in OPEN_PATHS:
+        if _is_open(scope):
             return True
         names = [name for key in _sent_keys(scope) if (name := self._keys.name_of(key))]
         if names:
             scope.setdefault("state", {})["key_name"] = names[0]
         return bool(names)
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no key; what POST / answers does."""
+    if scope["type"] != "http" or scope["method"] == "POST":
+        return False
+    return scope["path"].removeprefix(scope.get("root_path", "")) in OPEN_PATHS
 
 
 def _sent_keys(scope: Scope) -> list[bytes]:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anydim.api.status import dialect_of, error_response, http_error_response
+from anydim.api.status import Dialect, dialect_of, error_response, http_error_response
 from anydim.errors import AnydimError
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Envelope:
             if started:
                 raise
             state["error_kind"] = error.kind if isinstance(error, AnydimError) else "crashed"
-            response = _answer(error, scope["path"], request_id.decode())
+            dialect = state.get("dialect") or dialect_of(scope["path"].removeprefix(scope.get("root_path", "")))
+            response = _answer(error, dialect, request_id.decode())
             await response(scope, receive, send_with_id)
 
 
@@ -75,8 +76,7 @@ def _request_id(scope: Scope) -> bytes:
     return os.urandom(16).hex().encode()
 
 
-def _answer(error: Exception, path: str, request_id: str) -> Response:
-    dialect = dialect_of(path)
+def _answer(error: Exception, dialect: Dialect, request_id: str) -> Response:
     if isinstance(error, AnydimError):
         return error_response(error, dialect)
     where = "".join(traceback.format_tb(error.__traceback__))

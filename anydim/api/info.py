@@ -13,11 +13,14 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from anydim.api.models import ServedModel
+from anydim.api.models import Models
+from anydim.api.operations import Operation
+from anydim.api.status import Dialect
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle
+from anydim.intake.intake import Intake
+from anydim.intake.scoring import ScoreIntake
 from anydim.types import Pooling
 from anydim.version import VERSION
 
@@ -45,25 +48,37 @@ class Info(msgspec.Struct, kw_only=True):
     sha: str | None = None
     docker_label: str | None = None
     device: Annotated[str | None, Meta(description="Where the engine runs; null until it has started.")]
-    names: Annotated[list[str], Meta(description="The names that the model answers to in full.")]
-    width: Annotated[int, Meta(description="Components of the full vector.")]
-    dimensions: Annotated[str, Meta(description="The allowed dimensions in words.")]
-    default_dim: Annotated[int, Meta(description="The dimension of requests that name none.")]
+    names: Annotated[list[str], Meta(description="The names that the served models answer to in full.")]
+    width: Annotated[int | None, Meta(description="Components of the full vector.")] = None
+    dimensions: Annotated[str | None, Meta(description="The allowed dimensions in words.")] = None
+    default_dim: Annotated[int | None, Meta(description="The dimension of requests that name none.")] = None
     prompts: Annotated[list[str], Meta(description="The values of `prompt_name`.")]
 
 
 class InfoRoutes:
-    """The route of one served model."""
+    """The route that tells of the first model."""
 
-    def __init__(self, served: ServedModel, engine: EngineHandle, settings: ServerSettings) -> None:
-        """Tell of one model and one engine."""
-        self._served = served
+    def __init__(self, models: Models, engine: EngineHandle, settings: ServerSettings) -> None:
+        """Tell of the first of several models, and of one engine."""
+        self._served = models.first
+        self._names = models.names
         self._engine = engine
         self._settings = settings
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """The one route."""
-        return [Route("/info", self.info, methods=["GET"])]
+        return [
+            Operation(
+                path="/info",
+                method="GET",
+                name="info",
+                summary="What is served and within which limits (TEI).",
+                dialect=Dialect.TEI,
+                handler=self.info,
+                answer=Info,
+                only=(401, 405),
+            )
+        ]
 
     async def info(self, request: Request) -> Response:
         """GET /info."""
@@ -72,18 +87,29 @@ class InfoRoutes:
             model_id=self._served.id,
             model_sha=_commit(intake.card.folder),
             model_dtype=facts.dtype if facts else "auto",
-            model_type={"embedding": {"pooling": _pooling(intake.card.pooling)}},
-            max_input_length=intake.tokenizer.max_tokens,
+            model_type=_model_type(intake),
+            max_input_length=intake.max_tokens,
             max_batch_tokens=facts.batch_tokens if facts else 0,
             tokenization_workers=self._settings.http_workers,
             device=facts.device if facts else None,
-            names=list(self._served.names),
-            width=intake.rule.width,
-            dimensions=intake.rule.allowed,
-            default_dim=intake.rule.default,
+            names=self._names,
             prompts=sorted(intake.card.prompts),
         )
+        if isinstance(intake, Intake):
+            found.width, found.dimensions, found.default_dim = (
+                intake.rule.width,
+                intake.rule.allowed,
+                intake.rule.default,
+            )
         return Response(msgspec.json.encode(found), media_type="application/json")
+
+
+def _model_type(intake: Intake | ScoreIntake) -> dict[str, Any]:
+    if isinstance(intake, Intake):
+        return {"embedding": {"pooling": _pooling(intake.card.pooling)}}
+    labels = {str(place): name for place, name in enumerate(intake.scorer.labels)}
+    kind = "reranker" if intake.scorer.is_reranker else "classifier"
+    return {kind: {"id2label": labels, "label2id": {name: int(place) for place, name in labels.items()}}}
 
 
 def _pooling(pooling: Pooling) -> str:

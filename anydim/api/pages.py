@@ -5,6 +5,7 @@ The pages need no scripts, load nothing from elsewhere, and escape all that they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, Final
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from anydim.api.models import ServedModel
+from anydim.api.operations import Operation
 from anydim.api.schema import Json, openapi
 
 _HEADERS: Final = (
@@ -39,11 +40,11 @@ _ROOT: Final = (
 
 
 class PageRoutes:
-    """The pages of one served model."""
+    """The pages of a server."""
 
-    def __init__(self, served: ServedModel, secured: bool) -> None:
-        """Draw pages of one model; they are drawn when they are first asked for."""
-        self._served = served
+    def __init__(self, operations: Sequence[Operation], secured: bool) -> None:
+        """Draw pages of these routes; they are drawn when they are first asked for."""
+        self._operations = operations
         self._secured = secured
 
     def routes(self) -> list[Route]:
@@ -68,7 +69,7 @@ class PageRoutes:
 
     @cached_property
     def _document(self) -> Json:
-        return openapi(self._served, self._secured)
+        return openapi(self._operations, self._secured)
 
     @cached_property
     def _docs(self) -> Response:
@@ -93,7 +94,8 @@ def _operation(path: str, method: str, operation: Json, schemas: Json) -> list[s
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>"]
     if "requestBody" in operation:
         content = operation["requestBody"]["content"]["application/json"]
-        parts.append(f"<h3>Fields</h3>{_fields(_resolve(content['schema'], schemas))}")
+        for shape in content["schema"].get("anyOf", [content["schema"]]):
+            parts.append(f"<h3>Fields</h3>{_fields(_resolve(shape, schemas))}")
         parts.append(f"<h3>Example</h3><pre>{escape(_curl(path, content['example']))}</pre>")
     rows = [
         f"<tr><td>{status}</td><td>{escape(answer['description'])}</td></tr>"
@@ -120,7 +122,7 @@ def _kind(field: Json) -> str:
     if "enum" in field:
         return ", ".join(map(str, field["enum"]))
     if field.get("type") == "array":
-        return f"array of {_kind(field['items'])}"
+        return f"array of {_kind(field.get('items', {}))}"
     return str(field.get("type", "any"))
 
 

@@ -5,18 +5,16 @@ It knows routes and structs; it knows nothing of how they are served.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from anydim.api.dialects.openai_fields import EmbeddingList, EmbeddingRequest, ModelInfo, ModelList
-from anydim.api.info import Info
-from anydim.api.models import ServedModel
+from anydim.api.operations import Operation
 from anydim.api.probes import ProbeAnswer
-from anydim.api.status import Dialect, ErrorBody, statuses
+from anydim.api.status import SHAPES, Dialect, statuses
 from anydim.api.vectors import Form
 
-_STRUCTS: Final = (EmbeddingRequest, EmbeddingList, Info, ModelInfo, ModelList, ProbeAnswer, ErrorBody)
 _VERSION: Final = "1"
 _KEY: Final = "key"
 _HTTP_ERRORS: Final = (
@@ -27,25 +25,36 @@ _HTTP_ERRORS: Final = (
 Json = dict[str, Any]
 
 
-def openapi(served: ServedModel, secured: bool) -> Json:
+def openapi(operations: Sequence[Operation], secured: bool) -> Json:
     """The document.
 
     Args:
-        served: the model; examples name it.
+        operations: the dialects' routes.
         secured: whether the server asks for a key.
     """
-    _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
-    components["EmbeddingRequest"]["properties"]["input"] |= {"anyOf": _input_kinds()}
+    types = _types(operations)
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    known = dict(zip(map(repr, types), schemas, strict=True))
+    if "EmbeddingRequest" in components:
+        components["EmbeddingRequest"]["properties"]["input"] |= {"anyOf": _input_kinds()}
     document: Json = {
         "openapi": "3.1.0",
-        "info": {"title": "anydim", "version": _VERSION, "description": "Text embeddings of any dimension."},
-        "paths": _paths(served),
+        "info": {"title": "anydim", "version": _VERSION, "description": "Text embeddings of any dimension, reranking."},
+        "paths": _paths(operations, known),
         "components": {"schemas": components},
     }
     if secured:
         document["components"]["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
         document["security"] = [{_KEY: []}]
     return document
+
+
+def _types(operations: Sequence[Operation]) -> list[Any]:
+    """Everything that the document describes, each once."""
+    found: list[Any] = [ProbeAnswer, *SHAPES.values()]
+    for operation in operations:
+        found += [operation.body, *operation.bodies, operation.answer]
+    return list({repr(kind): kind for kind in found if kind is not None}.values())
 
 
 def _input_kinds() -> list[Json]:
@@ -55,43 +64,51 @@ def _input_kinds() -> list[Json]:
     return [text, {"type": "array", "items": text}, ids, {"type": "array", "items": ids}]
 
 
-def _paths(served: ServedModel) -> Json:
+def _paths(operations: Sequence[Operation], known: Json) -> Json:
     paths: Json = {}
-    for prefix in ("/v1", ""):
-        suffix = "" if prefix else "_without_prefix"
-        paths[f"{prefix}/embeddings"] = {"post": _embeddings(served, suffix)}
-        paths[f"{prefix}/models"] = {"get": _get("list_models" + suffix, "The served model's names.", "ModelList")}
-        one = _get("get_model" + suffix, "One name of the served model; it may hold slashes.", "ModelInfo")
-        one["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
-        one["responses"] |= _errors(only=(404,))
-        paths[f"{prefix}/models/{{model}}"] = {"get": one}
+    for operation in operations:
+        path = operation.path.replace("{name:path}", "{model}")
+        paths.setdefault(path, {})[operation.method.lower()] = _operation(operation, known)
+        if "{model}" in path:
+            parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+            paths[path][operation.method.lower()]["parameters"] = [parameter]
     paths["/health"] = {"get": _probe("health", "Whether the engine lives.")}
     paths["/ready"] = {"get": _probe("ready", "Whether requests should come here now.")}
-    paths["/info"] = {"get": _get("info", "What is served and within which limits.", "Info")}
     paths["/metrics"] = {"get": _plain("metrics", "Numbers for Prometheus.", "text/plain")}
     paths["/openapi.json"] = {"get": _plain("openapi", "This document.", "application/json")}
     paths["/docs"] = {"get": _plain("docs", "This document as a page.", "text/html")}
     return paths
 
 
-def _embeddings(served: ServedModel, suffix: str) -> Json:
-    example = {"model": served.names[0], "input": ["first text", "second text"], "dimensions": served.intake.rule.step}
-    forms: Json = {str(form): {"schema": {"type": "string", "format": "binary"}} for form in (Form.RAW, Form.ARROW)}
-    success = {"description": "One vector an input.", "content": {str(Form.JSON): _of("EmbeddingList"), **forms}}
-    return {
-        "operationId": "create_embeddings" + suffix,
-        "summary": "Embed texts.",
-        "requestBody": {
-            "required": True,
-            "content": {str(Form.JSON): {**_of("EmbeddingRequest"), "example": example}},
-        },
-        "responses": {"200": success, **_errors()},
+def _operation(operation: Operation, known: Json) -> Json:
+    schema = {} if operation.answer is None else known[repr(operation.answer)]
+    content: Json = {str(Form.JSON): {"schema": schema}}
+    content |= {kind: {"schema": shape} for kind, shape in operation.content.items()}
+    described: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "responses": {"200": {"description": operation.summary, "content": content}, **_errors_of(operation)},
     }
+    if operation.body is not None:
+        bodies = [known[repr(body)] for body in (operation.body, *operation.bodies)]
+        shape = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+        media: Json = {"schema": shape, "example": operation.example}
+        described["requestBody"] = {"required": True, "content": {str(Form.JSON): media}}
+    return described
 
 
-def _get(name: str, summary: str, struct: str) -> Json:
-    success = {"description": summary, "content": {str(Form.JSON): _of(struct)}}
-    return {"operationId": name, "summary": summary, "responses": {"200": success, **_errors(only=(401, 405))}}
+def _errors_of(operation: Operation) -> Json:
+    found = _errors(operation.dialect, operation.only)
+    shapes = {SHAPES[operation.dialect].__name__, *(["DetailBody"] if operation.also else [])}
+    shapes |= {"TypedBody", "ErrorBody"} if operation.bodies else set()
+    if len(shapes) > 1:
+        others = [_of(name)["schema"] for name in sorted(shapes)]
+        statuses_of = {*map(str, operation.also), *(["422", "424", "400"] if operation.bodies else [])}
+        for status in statuses_of - set(found):
+            found[status] = {"description": "In the shape of another dialect.", "content": {}}
+        for answer in found.values():
+            answer["content"] = {str(Form.JSON): {"schema": {"anyOf": others}}}
+    return found
 
 
 def _probe(name: str, summary: str) -> Json:
@@ -105,10 +122,10 @@ def _plain(name: str, summary: str, kind: str) -> Json:
     return {"operationId": name, "summary": summary, "responses": {"200": success, **_errors(only=(401, 405))}}
 
 
-def _errors(only: tuple[int, ...] | None = None) -> Json:
-    known = dict(sorted((statuses(Dialect.OPENAI) | dict(_HTTP_ERRORS)).items()))
+def _errors(dialect: Dialect = Dialect.OPENAI, only: tuple[int, ...] | None = None) -> Json:
+    known = dict(sorted((statuses(dialect) | dict(_HTTP_ERRORS)).items()))
     return {
-        str(status): {"description": meaning, "content": {str(Form.JSON): _of("ErrorBody")}}
+        str(status): {"description": meaning, "content": {str(Form.JSON): _of(SHAPES[dialect].__name__)}}
         for status, meaning in known.items()
         if only is None or status in only
     }

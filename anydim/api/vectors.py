@@ -53,6 +53,16 @@ class Answer:
         return sum(len(item.ids) for item in self.items)
 
     @property
+    def scores(self) -> list[float]:
+        """The first score of each Output."""
+        return [float(output.values[0]) for output in self.outputs]
+
+    def order(self, top_n: int | None) -> list[int]:
+        """The places of the ``top_n`` highest scores (of all, where None), the highest first; equal ones in order."""
+        scores = self.scores
+        return sorted(range(len(scores)), key=lambda place: -scores[place])[:top_n]
+
+    @property
     def components(self) -> int:
         """Values of all vectors together."""
         return sum(output.values.size for output in self.outputs)
@@ -90,15 +100,15 @@ def _quality(parameters: Sequence[str]) -> float:
     return 1.0
 
 
-def refuse_failed(outputs: Sequence[Output]) -> None:
-    """Pass Outputs without errors.
+def refuse_failed(outputs: Sequence[Output], field: str = "input") -> None:
+    """Pass Outputs without errors; ``field`` is the name of the inputs in the request.
 
     Raises:
         ComputeFailed: one has an error; the message names its input.
     """
     for index, output in enumerate(outputs):
         if output.error is not None:
-            raise ComputeFailed(f"input[{index}]: {output.error.message}")
+            raise ComputeFailed(f"{field}[{index}]: {output.error.message}")
 
 
 def json_numbers(values: NDArray[np.generic]) -> msgspec.Raw:

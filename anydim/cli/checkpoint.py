@@ -12,7 +12,7 @@ from typing import Final
 from safetensors import SafetensorError, safe_open
 
 from anydim.errors import ModelError
-from anydim.models.card import read_json
+from anydim.models.files import read_json
 
 _HEADS: Final = ("lm_head.", "pooler.", "cls.", "classifier.")  # not part of an encoder; never loaded
 _PREFIXES: Final = ("model.", "bert.", "roberta.")

@@ -18,13 +18,12 @@ from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
 from anydim.api.connection import Connection, Limits
 from anydim.api.metrics import REFUSED
-from anydim.api.models import ServedModel
+from anydim.api.models import Models
 from anydim.cli.gate import Gate
 from anydim.cli.listen import open_file_limit, own_hosts
 from anydim.cli.reload import Reload
 from anydim.config import ServerSettings, Settings
 from anydim.engine.handle import EngineHandle
-from anydim.intake.intake import Intake
 from anydim.retrieval.routes import search_routes
 
 LAST_SECONDS: Final = 3
@@ -38,21 +37,20 @@ class FrontEnd:
     """One front end."""
 
     def __init__(
-        self, settings: Settings, intake: Intake, listener: socket, keys: KeyRing | None, engine: EngineHandle
+        self, settings: Settings, models: Models, listener: socket, keys: KeyRing | None, engine: EngineHandle
     ) -> None:
         """Prepare.
 
         Args:
             settings: all settings.
-            intake: what turns requests into Items.
+            models: the served models.
             listener: a listening socket.
             keys: the keys, or None where the server is open.
             engine: what runs the Items.
         """
         server = settings.server
-        served = ServedModel(intake=intake, aliases=settings.model.served_model_name)
-        routes = search_routes(served, engine, settings.index, server)
-        self._app = create_app(served, engine, server, keys=keys, hosts=own_hosts(server), routes=routes)
+        routes = search_routes(models, engine, settings.index, server)
+        self._app = create_app(models, engine, server, keys=keys, hosts=own_hosts(server), routes=routes)
         self._gate = Gate(self._app)
         self._http = _Server(_uvicorn_config(self._gate, server, partial(self._app.state.metrics.add, REFUSED)))
         self._listener = listener

@@ -20,14 +20,14 @@ from typing import Final
 import msgspec
 
 from anydim.api.auth import KeyRing, SealedKeys
+from anydim.api.models import Models
 from anydim.cli.front import FrontEnd, loop_factory
+from anydim.cli.served import read_cards, serve_models
 from anydim.cli.signals import first_of
 from anydim.config import Settings
 from anydim.engine.client import EngineClient
 from anydim.errors import AnydimError
-from anydim.intake.intake import Intake
 from anydim.logs import configure_logs
-from anydim.models.card import read_card
 
 READY: Final = "ready"
 
@@ -37,8 +37,7 @@ class FrontOrder(msgspec.Struct, kw_only=True):
 
     Attributes:
         settings: all settings, without keys.
-        folder: the model's folder.
-        name: the model's name.
+        models: the folder and the name of each model, in the order of the settings.
         engine: the path of the engine's socket.
         listener: the file descriptor of the listening socket.
         keys: the hashes of the keys, or None where the server is open.
@@ -46,8 +45,7 @@ class FrontOrder(msgspec.Struct, kw_only=True):
     """
 
     settings: Settings
-    folder: str
-    name: str
+    models: list[tuple[str, str]]
     engine: str
     listener: int
     keys: SealedKeys | None
@@ -63,20 +61,20 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=FrontOrder)
     configure_logs(order.settings.server.log_json)
     try:
-        intake = Intake.of(read_card(Path(order.folder), order.name), order.settings.model)
+        models = serve_models(read_cards(order.models, order.settings), order.settings)
         keys = None if order.keys is None else KeyRing.unsealed(order.keys)
     except AnydimError as error:
         sys.exit(f"a front end cannot start: {error.message}")
     with asyncio.Runner(loop_factory=loop_factory()) as runner, socket.socket(fileno=order.listener) as listener:
-        runner.run(_serve(order, intake, keys, listener, report))
+        runner.run(_serve(order, models, keys, listener, report))
     os._exit(0)  # the thread that reads standard input may still wait
 
 
 async def _serve(
-    order: FrontOrder, intake: Intake, keys: KeyRing | None, listener: socket.socket, report: object
+    order: FrontOrder, models: Models, keys: KeyRing | None, listener: socket.socket, report: object
 ) -> None:
     client = EngineClient(Path(order.engine), order.settings.engine.watchdog_timeout)
-    front = FrontEnd(order.settings, intake, listener, keys, client)
+    front = FrontEnd(order.settings, models, listener, keys, client)
     words = _Words(front, order.metrics)
     client.connect()
     serving = front.start()

@@ -17,6 +17,7 @@ from rich.table import Table
 from anydim.cli.checkpoint import Checkpoint, read_checkpoint
 from anydim.config import EngineSettings, Settings
 from anydim.intake.intake import Intake
+from anydim.intake.scoring import ScoreIntake, intake_of
 from anydim.models.card import Family, ModelCard
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
@@ -35,14 +36,14 @@ def show_info(settings: Settings, as_json: bool) -> None:
     """
     with progress_bar("Preparing the model", not as_json) as progress:
         card = find_model(settings.model, progress)
-    facts = collect(Intake.of(card, settings.model), read_checkpoint(card.folder), settings.engine)
+    facts = collect(intake_of(card, settings.model), read_checkpoint(card.folder), settings.engine)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
     else:
         Console(markup=False, highlight=False).print(_table(facts))
 
 
-def collect(intake: Intake, checkpoint: Checkpoint, engine: EngineSettings) -> dict[str, Any]:
+def collect(intake: Intake | ScoreIntake, checkpoint: Checkpoint, engine: EngineSettings) -> dict[str, Any]:
     """Everything that `anydim info` tells, by its JSON name. Sizes are in bytes."""
     card, config = intake.card, intake.card.config
     return {
@@ -58,19 +59,39 @@ def collect(intake: Intake, checkpoint: Checkpoint, engine: EngineSettings) -> d
         "stored_dtype": checkpoint.dtype,
         "stored_bytes": checkpoint.stored_bytes,
         "files": checkpoint.files,
-        "dimensions": intake.rule.allowed,
-        "default_dimension": intake.rule.default,
+        **_purpose(intake),
         "pooling": card.pooling.value,
         "normalized": card.normalized,
-        "max_tokens": intake.tokenizer.max_tokens,
+        "max_tokens": intake.max_tokens,
         "vocabulary": card.vocab_size,
         "prompts": dict(card.prompts),
         "default_prompt": card.default_prompt,
-        "instructions": card.instruction_template is not None,
-        "tokenizer": "fastokens" if intake.tokenizer.is_fast else "tokenizers",
+        "tokenizer": "fastokens" if intake.is_fast else "tokenizers",
         "memory": _memory(card, checkpoint, engine),
         "ram_bytes": psutil.virtual_memory().total,
         "ram_free_bytes": psutil.virtual_memory().available,
+    }
+
+
+def _purpose(intake: Intake | ScoreIntake) -> dict[str, Any]:
+    """What the model does: dimensions of one that embeds, labels of one that scores."""
+    if isinstance(intake, Intake):
+        return {
+            "task": "embed",
+            "dimensions": intake.rule.allowed,
+            "default_dimension": intake.rule.default,
+            "labels": [],
+            "instructions": intake.card.instruction_template is not None,
+            "reason": None,
+        }
+    scorer = intake.scorer
+    return {
+        "task": "rerank" if scorer.is_reranker else "classify",
+        "dimensions": None,
+        "default_dimension": None,
+        "labels": list(scorer.labels),
+        "instructions": scorer.is_prompted,
+        "reason": scorer.reason,
     }
 
 
@@ -121,8 +142,11 @@ def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Parameters", f"{facts['parameters']:,}"
     yield "Shape", _shape(facts)
     yield "Stored", f"{facts['stored_dtype']}, {size_words(facts['stored_bytes'])} in {facts['files']} file(s)"
-    yield "Dimensions", f"{facts['dimensions']}; by default {facts['default_dimension']}"
-    yield "Pooling", f"{facts['pooling']}, {'' if facts['normalized'] else 'folder asks for no '}unit length"
+    if facts["task"] == "embed":
+        yield "Dimensions", f"{facts['dimensions']}; by default {facts['default_dimension']}"
+        yield "Pooling", f"{facts['pooling']}, {'' if facts['normalized'] else 'folder asks for no '}unit length"
+    else:
+        yield "Scores", f"{', '.join(facts['labels'])} ({facts['task']}), since {facts['reason']}"
     yield "Longest text", f"{facts['max_tokens']:,} tokens"
     yield "Tokenizer", f"{facts['tokenizer']}, vocabulary {facts['vocabulary']:,}"
     for index, (name, prompt) in enumerate(facts["prompts"].items()):

@@ -20,20 +20,21 @@ from typing import Final
 import click
 
 from anydim.api.auth import KeyRing
+from anydim.api.models import Models
 from anydim.cli.front import FrontEnd, loop_factory
 from anydim.cli.front_process import FrontOrder
 from anydim.cli.fronts import Fronts
 from anydim.cli.info import size_words
 from anydim.cli.listen import address_to_open, is_loopback, listen_often
 from anydim.cli.reload import Reload, load_certificate
+from anydim.cli.served import find_cards, serve_models
 from anydim.cli.signals import Signals, first_of
 from anydim.config import ServerSettings, Settings
 from anydim.engine.supervisor import Supervisor
 from anydim.engine.wire import Started
 from anydim.intake.intake import Intake
+from anydim.intake.scoring import ScoreIntake
 from anydim.logs import NEWS, configure_logs
-from anydim.models.registry import find_model
-from anydim.progress import progress_bar
 
 _EXAMPLE_DIM: Final = 256
 
@@ -59,31 +60,32 @@ def serve_forever(settings: Settings) -> int:
         for listener in listeners:
             open_sockets.enter_context(listener)
         _warn_if_open(settings.server, keys is not None)
-        intake = _load_intake(settings)
+        cards = find_cards(settings, _draws_bars(settings.server))
+        models = serve_models(cards, settings)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(_Site(settings, intake, listeners, keys).run())
+            return runner.run(_Site(settings, models, listeners, keys).run())
 
 
 class _Site:
     """One server from start to stop."""
 
     def __init__(
-        self, settings: Settings, intake: Intake, listeners: Sequence[socket.socket], keys: KeyRing | None
+        self, settings: Settings, models: Models, listeners: Sequence[socket.socket], keys: KeyRing | None
     ) -> None:
         self._settings = settings
-        self._intake = intake
+        self._models = models
         self._listeners = listeners
         self._keys = keys
 
     async def run(self) -> int:
         """Start, serve, drain, stop; the exit code."""
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
-        supervisor = Supervisor(self._intake.card, model, engine, _draws_bars(server), server.log_json)
+        supervisor = Supervisor(self._models.first.intake.card, model, engine, _draws_bars(server), server.log_json)
         return await (self._run_here(supervisor) if len(self._listeners) == 1 else self._run_several(supervisor))
 
     async def _run_here(self, supervisor: Supervisor) -> int:
         """With the one front end in this process."""
-        front = FrontEnd(self._settings, self._intake, self._listeners[0], self._keys, supervisor.handle)
+        front = FrontEnd(self._settings, self._models, self._listeners[0], self._keys, supervisor.handle)
         signals = Signals(front.hurry)
         if front.reload.is_needed:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, front.reload)
@@ -130,11 +132,10 @@ class _Site:
         return signals.exit_code
 
     def _order(self, supervisor: Supervisor) -> FrontOrder:
-        card = self._intake.card
+        cards = [served.intake.card for served in self._models]
         return FrontOrder(
             settings=self._settings,
-            folder=str(card.folder),
-            name=card.name,
+            models=[(str(card.folder), card.name) for card in cards],
             engine=str(supervisor.socket),
             listener=-1,
             keys=None if self._keys is None else self._keys.sealed(),
@@ -144,12 +145,13 @@ class _Site:
     def _announce(self, started: Started) -> None:
         host, port = self._settings.server.host, self._listeners[0].getsockname()[1]
         address = address_to_open(host, port, self._settings.server.tls_cert is not None)
-        rule = self._intake.rule
         for line in (
             f"Model loaded in {started.weights_seconds + started.warmup_seconds:.1f}s "
             f"(weights {started.weights_seconds:.1f}s, warm-up {started.warmup_seconds:.1f}s)",
-            f"Serving {self._intake.card.name} on {started.device} in {started.dtype}; "
-            f"dimensions: {rule.allowed}, by default {rule.default}",
+            *(
+                f"Serving {served.id} on {started.device} in {started.dtype}; {_what(served.intake)}"
+                for served in self._models
+            ),
             *_memory(started),
             f"Server running on {address}",
             f"Documentation at {address}/docs",
@@ -165,11 +167,25 @@ class _Site:
 
     def _curl(self, address: str) -> str:
         key = " -H 'Authorization: Bearer YOUR_KEY'" if self._keys is not None else ""
-        dim = self._intake.rule.nearest_below(_EXAMPLE_DIM)
-        return (
-            f"curl {address}/v1/embeddings -H 'Content-Type: application/json'{key} "
-            f"""-d '{{"input": "hello", "output_dim": {dim}}}'"""
-        )
+        path, body = _example(self._models.first.intake)
+        return f"curl {address}{path} -H 'Content-Type: application/json'{key} -d '{body}'"
+
+
+def _what(intake: Intake | ScoreIntake) -> str:
+    """What a model does, for people."""
+    if isinstance(intake, Intake):
+        return f"dimensions: {intake.rule.allowed}, by default {intake.rule.default}"
+    kind = "reranker" if intake.scorer.is_reranker else f"classifier with {len(intake.scorer.labels)} labels"
+    return f"a {kind}, since {intake.scorer.reason}"
+
+
+def _example(intake: Intake | ScoreIntake) -> tuple[str, str]:
+    """A path and a body to try."""
+    if isinstance(intake, Intake):
+        return "/v1/embeddings", f'{{"input": "hello", "output_dim": {intake.rule.nearest_below(_EXAMPLE_DIM)}}}'
+    if intake.scorer.is_reranker:
+        return "/v1/rerank", '{"query": "hello", "documents": ["good morning", "goodbye"]}'
+    return "/predict", '{"inputs": "hello"}'
 
 
 def _memory(started: Started) -> Iterator[str]:
@@ -182,17 +198,6 @@ def _memory(started: Started) -> Iterator[str]:
 
 def _draws_bars(settings: ServerSettings) -> bool:
     return settings.enable_tqdm and not settings.log_json
-
-
-def _load_intake(settings: Settings) -> Intake:
-    wanted = _draws_bars(settings.server)
-    if not wanted:
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
-    with progress_bar("Preparing the model", wanted) as progress:
-        card = find_model(settings.model, progress)
-    return Intake.of(card, settings.model)
 
 
 def _check_tls(settings: ServerSettings) -> None:

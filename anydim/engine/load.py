@@ -1,8 +1,6 @@
 """Load: from settings to a running engine in this process.
 
 It knows the order of the steps: device, precision, weights, warm-up, loop. It knows no HTTP, no text and no sockets.
-
-Legend: D hidden width.
 """
 
 from __future__ import annotations
@@ -14,19 +12,22 @@ from functools import partial
 import torch
 
 from anydim.config import EngineSettings, ModelSettings
+from anydim.engine.embedding import Embedding
 from anydim.engine.engine import DeviceMemory, Engine
 from anydim.engine.forms import derive
 from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
 from anydim.engine.queue import Policy
-from anydim.engine.runner import Runner
+from anydim.engine.runner import Runner, Task
+from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError
 from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import ModelCard
 from anydim.models.packed import Model
 from anydim.models.registry import cache_folder
+from anydim.models.score_head import load_score_head
 from anydim.models.weights import Progress
 from anydim.progress import progress_bar
 
@@ -55,6 +56,17 @@ def make_policy(settings: EngineSettings, device: torch.device, most_tokens: int
     )
 
 
+def make_task(card: ModelCard, model: ModelSettings, device: torch.device) -> Task:
+    """What is made of a model's states: vectors, or scores where the folder holds a reranker or classifier.
+
+    Raises:
+        ModelError: the head's weights or the projection are broken.
+    """
+    if card.scorer is not None:
+        return Scoring(card.pooling, len(card.scorer.labels), load_score_head(card, model.load_format, device))
+    return Embedding(card.pooling, card.width, device, load_rotation(model.projection, card.width, device))
+
+
 def load_engine(
     card: ModelCard, model: ModelSettings, engine: EngineSettings, show_progress: bool, loaded: Model | None = None
 ) -> tuple[Engine, Started]:
@@ -75,18 +87,9 @@ def load_engine(
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
             loaded = _load_model(card, model, engine, device, dtype, progress)
-        rotation_DD = load_rotation(model.projection, card.width, device)
+        task = make_task(card, model, device)
     weights_done = time.perf_counter()
-    runner = Runner(
-        loaded,
-        card.pooling,
-        card.width,
-        device,
-        dtype,
-        rotation_DD,
-        share_prefixes=engine.share_prefixes,
-        prune=engine.prune_last_layer,
-    )
+    runner = Runner(loaded, task, device, dtype, share_prefixes=engine.share_prefixes, prune=engine.prune_last_layer)
     longest = model.max_input_tokens or card.max_tokens
     room = _warm_up(runner, engine, longest)
     started = Started(
@@ -99,13 +102,14 @@ def load_engine(
         workspace_bytes=room.workspace_bytes,
         allowed_bytes=room.allowed_bytes,
     )
+    derives = card.scorer is None  # a score of a text is no part of another one
     running = Engine(
         runner,
-        make_policy(engine, device, room.batch_tokens, card.width),
+        make_policy(engine, device, room.batch_tokens, card.width if derives else 0),
         # Where the device computes while it is called, a second batch would only hold the first one's answers back.
         engine.batches_in_flight if device.type == "cuda" else 1,
         derive=derive,
-        cache_bytes=engine.vector_cache_mib << 20,
+        cache_bytes=engine.vector_cache_mib << 20 if derives else 0,
         memory=partial(_device_memory, device) if device.type == "cuda" else None,
         longest=room.longest,
     )

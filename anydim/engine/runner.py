@@ -1,18 +1,17 @@
-"""Runner: one Batch through model and heads, on one device.
+"""Runner: one Batch through model and task, on one device.
 
-It knows tensors, devices and the order of the heads; it knows no queue, no waiters and no text. ``start`` queues the
-work and returns at once where the device is asynchronous; ``finish`` waits and hands out Outputs.
+It knows tensors and devices; it knows no queue, no waiters and no text, and not what the task makes of the states.
+``start`` queues the work and returns at once where the device is asynchronous; ``finish`` waits and hands out Outputs.
 
-Legend: T tokens in the batch, B texts, S text slots, C = S + 1 boundaries, R rows that left the last
-layer, D full width, W widest dimension asked for, E columns of a block: a
-vector's and a flag.
+Legend: T tokens in the batch, B texts, R rows that left the last layer, D full width, W widest dimension asked for,
+E columns of a block: a vector's and a flag, C boundaries of the texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.staging import Staged, stage
 from anydim.errors import ComputeFailed
-from anydim.heads.dimension import rotate, select_finish
-from anydim.heads.pooling import pool, rows_needed
+from anydim.heads.pooling import rows_needed
 from anydim.heads.quantize import quantize
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
@@ -66,17 +64,33 @@ class Flight:
     done: torch.cuda.Event | None
 
 
+class Task(Protocol):
+    """What is made of the states that leave the model; see engine/embedding.py and engine/scoring.py."""
+
+    @property
+    def pooling(self) -> Pooling:
+        """Which rows it reads."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Most values of one text."""
+        ...
+
+    def __call__(self, hidden_RD: Tensor, staged: Staged, widest: int) -> Tensor:
+        """Float32 (B, E): the ``widest`` values of each text, and behind them whether they are finite."""
+        ...
+
+
 class Runner:
-    """Model and heads of one served model."""
+    """Model and task of one served model."""
 
     def __init__(
         self,
         model: Model,
-        pooling: Pooling,
-        width: int,
+        task: Task,
         device: torch.device,
         dtype: torch.dtype,
-        rotation_DD: Tensor | None = None,
         share_prefixes: bool = False,
         prune: bool = True,
     ) -> None:
@@ -84,25 +98,20 @@ class Runner:
 
         Args:
             model: the packed forward.
-            pooling: how its states become one vector.
-            width: components of its full vector.
+            task: what is made of its states.
             device: where its parameters lie.
             dtype: their precision.
-            rotation_DD: the fitted rotation, float32 (D, D), or None.
             share_prefixes: compute what several texts of a batch begin with once, where model and pooling allow it.
             prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
         """
         self.device = device
         self._model = model
-        self._pooling = pooling
-        self._width = width
+        self._task = task
         self._itemsize = dtype.itemsize
-        self._rotation_DD = rotation_DD
-        self._finish = select_finish(device)
         self._prune = prune
         self._elsewhere = device.type == "cuda" and device.index != 0
         self._graphs: GraphPool | None = None
-        self._shares = share_prefixes and model.takes_prefixes and pooling is Pooling.LAST
+        self._shares = share_prefixes and model.takes_prefixes and task.pooling is Pooling.LAST
         # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
         self._shares_above = BUCKETS[-1] if device.type == "cuda" else 0
 
@@ -118,12 +127,13 @@ class Runner:
         """
         for length in _WARM_LENGTHS:
             # Two texts that share nothing, so that what serves other texts is compiled.
-            items = [Item(np.full(min(length, longest), token, np.int32), self._width) for token in (0, 1)]
+            items = [Item(np.full(min(length, longest), token, np.int32), self._task.width) for token in (0, 1)]
             self.finish(self.start(pack(items)))
             if self._shares and longest > LEAST_LENGTH:
-                self.finish(self.start(_warm_sharing(min(length, longest), self._width)))
+                self.finish(self.start(_warm_sharing(min(length, longest), self._task.width)))
         if graphs and self.device.type == "cuda":
-            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, self._width, budget)
+            width = self._task.width
+            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, width, budget)
 
     @torch.inference_mode()
     def probe(self, tokens: int, longest: int) -> None:
@@ -133,8 +143,8 @@ class Runner:
         nothing is shared or replayed.
         """
         lengths = [*_lengths(tokens - tokens // 2, longest), *_lengths(tokens // 2, min(_SHORT, longest))]
-        batch = pack([Item(np.zeros(length, np.int32), self._width, OutputDtype.INT8) for length in lengths])
-        for flight in [self._send(batch, self._width) for _ in range(2)]:
+        batch = pack([Item(np.zeros(length, np.int32), self._task.width, OutputDtype.INT8) for length in lengths])
+        for flight in [self._send(batch, self._task.width) for _ in range(2)]:
             self.finish(flight)
 
     @torch.inference_mode()
@@ -228,17 +238,12 @@ class Runner:
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
 
     def _vectors(self, staged: Staged, widest: int) -> Tensor:
-        """Model and heads: float32 (B, E), each row's vector and behind it whether it is finite."""
-        cu_seqlens_C = staged.packed.plan.cu_seqlens_S1
-        assert cu_seqlens_C is not None, "a staged plan is bound"
-        rows_R = rows_needed(self._pooling, cu_seqlens_C)
+        """Model and task: float32 (B, E), each row's values and behind them whether they are finite."""
+        rows_R = rows_needed(self._task.pooling, staged.boundaries)
         hidden_RD = self._model(staged.packed, rows_R if self._prune else None)
         if rows_R is not None and not self._prune:
             hidden_RD = hidden_RD[rows_R]
-        pooled_BD = pool(hidden_RD, self._pooling, cu_seqlens_C)
-        if self._rotation_DD is not None:
-            pooled_BD = rotate(pooled_BD, self._rotation_DD)
-        return self._finish(pooled_BD, staged.dims_B, staged.unit_B, widest)
+        return self._task(hidden_RD, staged, widest)
 
     def _home(self, tensor: Tensor) -> Tensor:
         """Start the copy back; on a GPU into pinned memory, read only behind the flight's event."""

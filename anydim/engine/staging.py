@@ -2,7 +2,7 @@
 
 It knows arrays and devices; it knows no models and no queue.
 
-Legend: T tokens in the batch, B texts, W words of the attention plan's table.
+Legend: T tokens in the batch, B texts, S text slots, C = S + 1 boundaries, W words of the attention plan's table.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ class Staged:
     dims_B: Tensor
     unit_B: Tensor
     host: Tensor
+
+    @property
+    def boundaries(self) -> Tensor:
+        """int32 (C,), where each text starts, and the end of the last."""
+        bounds_C = self.packed.plan.cu_seqlens_S1
+        assert bounds_C is not None, "a staged plan is bound"
+        return bounds_C
 
 
 @dataclass(frozen=True, slots=True)

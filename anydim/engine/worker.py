@@ -61,7 +61,7 @@ def main() -> None:
     configure_logs(order.log_json)
     try:
         bound_process(resolve_device(order.engine.device), order.engine.mem_fraction_static)
-        card = read_card(Path(order.folder), order.name)
+        card = read_card(Path(order.folder), order.name, order.model.task)
         engine, started = load_engine(card, order.model, order.engine, order.show_progress)
     except AnydimError as error:
         _say(report, wire.Failed(error.kind, error.message))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from anydim.config import ModelSettings
-from anydim.errors import ConfigError, InvalidRequest
+from anydim.errors import ConfigError, InvalidRequest, NoInput
 from anydim.intake.prompts import prefix_of
 from anydim.intake.request import EmbedRequest, InputType
 from anydim.intake.token_ids import TokenIdReader
@@ -36,6 +36,16 @@ class Intake:
     tokenizer: TextTokenizer
     token_ids: TokenIdReader
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest input, special tokens included."""
+        return self.tokenizer.max_tokens
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether fastokens does the work."""
+        return self.tokenizer.is_fast
+
     @classmethod
     def of(cls, card: ModelCard, settings: ModelSettings) -> Intake:
         """Build the intake of one model.
@@ -45,6 +55,8 @@ class Intake:
             ModelError: the tokenizer is missing or broken.
             MissingExtra: a setting needs an optional package.
         """
+        if card.scorer is not None:
+            raise ConfigError(f"{card.name} is a reranker or classifier ({card.scorer.reason}); it gives no embeddings")
         limit = card.max_tokens if settings.max_input_tokens is None else settings.max_input_tokens
         if not 0 < limit <= card.max_tokens:
             raise ConfigError(f"--max-input-tokens must be between 1 and {card.max_tokens}, got {limit}")
@@ -71,7 +83,7 @@ class Intake:
             TooLong: while iterating.
         """
         if not request.inputs:
-            raise InvalidRequest("input must hold at least one text", "input")
+            raise NoInput("input must hold at least one text", "input")
         dims = self.rule.resolve(request.output_dim, request.dimensions, len(request.inputs))
         prefix = prefix_of(request, self.card)
         return (self._chunk(request, prefix, dims, start, size) for start in range(0, len(dims), size))

@@ -52,3 +52,39 @@ class EmbedRequest:
     input_type: InputType | None = None
     truncate: Truncate = Truncate.NONE
     terms: Terms = ANY_TIME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Pairs of query and document, or texts alone, to score.
+
+    Attributes:
+        queries: one for all documents, or one a document; None for texts alone.
+        documents: the texts.
+        instruction: free text for models that were trained with instructions; None for the default one.
+        truncate: what happens to pairs that are too long.
+        max_document_tokens: where documents are cut at the latest, or None.
+        squash: whether scores are put between 0 and 1; None does as the model's folder says.
+        field: the name of the documents in errors.
+        terms: on which terms they wait.
+    """
+
+    queries: Sequence[str] | None
+    documents: Sequence[str]
+    instruction: str | None = None
+    truncate: Truncate = Truncate.END
+    max_document_tokens: int | None = None
+    squash: bool | None = None
+    field: str = "documents"
+    terms: Terms = ANY_TIME
+
+    def queries_of(self, part: slice) -> Sequence[str]:
+        """The query of each document in ``part``."""
+        queries = self.queries or ()
+        documents = self.documents[part]
+        return [queries[0]] * len(documents) if len(queries) == 1 else queries[part]
+
+    def document_fields(self, part: slice) -> list[str]:
+        """The name of each document in ``part``, for errors."""
+        first = part.start or 0
+        return [f"{self.field}[{place}]" for place in range(first, first + len(self.documents[part]))]

@@ -1,52 +1,26 @@
 """TextTokenizer: texts -> token ids with the model's special tokens, cut to its limit.
 
-It knows tokenizer.json and nothing of prompts, dimensions or HTTP. Byte-level BPE goes through fastokens where that is
-installed and agrees with Hugging Face tokenizers on a self-check; everything else through Hugging Face tokenizers.
+It knows tokenizer.json and nothing of prompts, dimensions or HTTP; intake/encode.py chooses the library.
 
 Special tokens spelled out in a text are read as special tokens, as Hugging Face does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 from tokenizers import Tokenizer
 
 from anydim.errors import InvalidRequest, ModelError, TooLong
+from anydim.intake.encode import load_tokenizer, make_encode, read_document
 from anydim.intake.request import Truncate
 from anydim.types import Int32Array
 
-Encode = Callable[[Sequence[str]], list[Int32Array]]
-
 _CHARACTERS: Final = 16  # a token; a text of more is read in parts
 _MARGIN: Final = 64  # tokens near a cut may differ from those of the whole text
-_PROBES: Final = (
-    "",
-    "The capital of China is Beijing.",
-    "  spaces\t\nand\r\n\r\nlines ",
-    "don't WE'LL 12345 3.14",
-    "中国的首都是北京。",
-    "مرحبا بالعالم",
-    "नमस्ते दुनिया",
-    "e\u0301 \u00e9 \ufb01 \u212b",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
-    "def f(x):\n\treturn x**2  # <|endoftext|> <|im_start|>",
-    "\x00\x01 \u200b \ufeff",
-)
-
-
-class _Kind(msgspec.Struct, frozen=True):
-    type: str | None = None
-
-
-class _File(msgspec.Struct):
-    """The one field of tokenizer.json that is read here; its large vocabulary is skipped."""
-
-    model: _Kind = _Kind()
 
 
 class TextTokenizer:
@@ -63,15 +37,16 @@ class TextTokenizer:
             ModelError: the file is missing or broken.
         """
         self.max_tokens = max_tokens
-        self._tokenizer = _load(file)
-        self._encode = _fast_encode(file, self._tokenizer) or _plain_encode(self._tokenizer)
+        document = read_document(file)
+        self._tokenizer = load_tokenizer(document, file)
+        self._encode, self._is_fast = make_encode(document, self._tokenizer)
         self.first, self.last = _special_ends(self._tokenizer)
         self._char_bound = max_tokens * _CHARACTERS
 
     @property
     def is_fast(self) -> bool:
         """Whether fastokens does the work."""
-        return getattr(self._encode, "__name__", "") == "encode_fast"
+        return self._is_fast
 
     def encode(self, texts: Sequence[str], truncate: Truncate, prefix: str = "", first: int = 0) -> list[Int32Array]:
         """Token ids of each text behind ``prefix``, at most ``max_tokens`` long; errors count texts from ``first``.
@@ -146,19 +121,6 @@ def _surrogate(texts: Sequence[str], first: int) -> InvalidRequest:
     return InvalidRequest("an input is not text", "input")
 
 
-def _load(file: Path) -> Tokenizer:
-    """The tokenizer, without its own truncation and padding."""
-    try:
-        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file.parent} has no tokenizer.json (only fast tokenizers are supported)") from None
-    except Exception as error:  # tokenizers raises bare Exception
-        raise ModelError(f"{file} is not a valid tokenizer: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
 def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens that the post-processor puts before and behind each text."""
     plain = tokenizer.encode("a", add_special_tokens=False).ids
@@ -167,35 +129,3 @@ def _special_ends(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...
         if whole[start : start + len(plain)] == plain:
             return tuple(whole[:start]), tuple(whole[start + len(plain) :])
     raise ModelError("the tokenizer's post-processor changes the text's own tokens")
-
-
-def _plain_encode(tokenizer: Tokenizer) -> Encode:
-    def encode_plain(texts: Sequence[str]) -> list[Int32Array]:
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch_fast(list(texts))]
-
-    return encode_plain
-
-
-def _fast_encode(file: Path, reference: Tokenizer) -> Encode | None:
-    """fastokens for byte-level BPE, or None where it is absent, cannot read the file, or disagrees."""
-    if msgspec.json.decode(file.read_bytes(), type=_File).model.type != "BPE":
-        return None
-    try:
-        from fastokens import Tokenizer as FastTokenizer
-
-        fast = FastTokenizer.from_file(str(file))
-    except Exception:  # absent, or a tokenizer that it does not read
-        return None
-    fast.no_truncation()
-    fast.no_padding()
-
-    def encode_fast(texts: Sequence[str]) -> list[Int32Array]:
-        if not texts:
-            return []
-        ids, offsets = fast.encode_batch_flat(list(texts), add_special_tokens=True)
-        flat = np.frombuffer(ids, np.uint32).astype(np.int32)
-        return np.split(flat, np.frombuffer(offsets, np.uint64)[1:-1].astype(np.int64))
-
-    expected = [encoding.ids for encoding in reference.encode_batch_fast(list(_PROBES))]
-    found = [ids_T.tolist() for ids_T in encode_fast(_PROBES)]
-    return encode_fast if found == expected else None

@@ -46,8 +46,19 @@ class Bert(nn.Module):
         device: torch.device,
         dtype: torch.dtype,
         products: torch.device | None = None,
+        separator: int | None = None,
     ) -> None:
         """Allocate the parameters, uninitialised, on ``device``; the weights of products on ``products`` where given.
+
+        Args:
+            config: config.json.
+            family: the architecture.
+            ops: the operations.
+            device: where the parameters lie.
+            dtype: their precision.
+            products: where the weights of products lie, where that is another device.
+            separator: the token behind which the second of two texts starts, which has a type of its own; None where
+                all tokens have the first type.
 
         Raises:
             ModelError: the config asks for something that this forward does not do.
@@ -62,6 +73,7 @@ class Bert(nn.Module):
         self._eps = float(config.get("layer_norm_eps", 1e-12))
         self._activation = _ACTIVATIONS[config.get("hidden_act", "gelu")]
         self._pad = int(config.get("pad_token_id") or 0) if family is Family.ROBERTA else None
+        self._separator = separator
 
         def parameter(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(shape, device=device, dtype=dtype), requires_grad=False)
@@ -137,18 +149,22 @@ class Bert(nn.Module):
     def _embed(self, batch: Packed) -> Tensor:
         hidden_TD = embedding(batch.ids_T, self.word_embeddings)
         hidden_TD = hidden_TD + embedding(self._positions(batch), self.position_embeddings)
-        hidden_TD += self.token_type_embeddings[0]
+        if self._separator is None:
+            hidden_TD += self.token_type_embeddings[0]
+        else:
+            hidden_TD += embedding(self._types(batch, self._separator), self.token_type_embeddings)
         return self._norm(hidden_TD, self.norm_weight, self.norm_bias)
 
     def _positions(self, batch: Packed) -> Tensor:
         """Rows of the position table: int (T,). RoBERTa counts from behind the pad id, and skips pads in a text."""
         if self._pad is None:
             return batch.positions_T
-        counts_T = batch.ids_T != self._pad
-        run_T = counts_T.cumsum(0)
-        starts_T = torch.arange(len(run_T), device=run_T.device) - batch.positions_T
-        before_T = (run_T - counts_T.long())[starts_T]
-        return (run_T - before_T) * counts_T + self._pad
+        counts_T = (batch.ids_T != self._pad).long()
+        return (_seen_before(counts_T, batch.positions_T) + counts_T) * counts_T + self._pad
+
+    def _types(self, batch: Packed, separator: int) -> Tensor:
+        """Rows of the type table: int (T,), 1 behind the first separator of each text."""
+        return _seen_before((batch.ids_T == separator).long(), batch.positions_T).clamp(max=1)
 
     def _finish(self, layer: _Layer, attended_TD: Tensor, hidden_TD: Tensor) -> Tensor:
         """Everything behind the attention; row by row, so that any rows will do."""
@@ -165,6 +181,13 @@ class Bert(nn.Module):
 
     def _norm(self, hidden_TD: Tensor, weight_D: Tensor, bias_D: Tensor) -> Tensor:
         return layer_norm(hidden_TD, weight_D.shape, weight_D, bias_D, self._eps)
+
+
+def _seen_before(counts_T: Tensor, positions_T: Tensor) -> Tensor:
+    """How many of the counted tokens come before each token in its own text: int (T,)."""
+    before_T = counts_T.cumsum(0) - counts_T
+    starts_T = torch.arange(len(before_T), device=before_T.device) - positions_T
+    return before_T - before_T[starts_T]
 
 
 class _Layer(nn.Module):

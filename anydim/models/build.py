@@ -141,7 +141,8 @@ def _allocate(
 ) -> Qwen3 | Bert:
     if card.family is Family.QWEN3:
         return Qwen3(card.config, ops, device, dtype, products)
-    return Bert(card.config, card.family, ops, device, dtype, products)
+    separator = card.scorer.separator if card.scorer is not None else None
+    return Bert(card.config, card.family, ops, device, dtype, products, separator)
 
 
 def _is_good_at_bfloat16(device: torch.device) -> bool:

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
-
 from anydim.errors import ModelError
+from anydim.models.files import positive_integer, read_json, read_modules
+from anydim.models.scorer import Scorer, Task, read_scorer
 from anydim.types import Pooling
 
 
@@ -39,6 +39,10 @@ _ARCHITECTURES: Final = MappingProxyType(
         "RobertaForMaskedLM": Family.ROBERTA,
         "XLMRobertaModel": Family.ROBERTA,
         "XLMRobertaForMaskedLM": Family.ROBERTA,
+        "Qwen3ForSequenceClassification": Family.QWEN3,
+        "BertForSequenceClassification": Family.BERT,
+        "RobertaForSequenceClassification": Family.ROBERTA,
+        "XLMRobertaForSequenceClassification": Family.ROBERTA,
     }
 )
 _POOLING_FLAGS: Final = MappingProxyType(
@@ -72,6 +76,7 @@ class ModelCard:
         default_prompt: name of the prompt used when a request names none, or None.
         instruction_template: how an instruction is put before a text (``{instruction}``, ``{text}``); None where the
             model was not trained with instructions.
+        scorer: how it scores, where it is a reranker or a classifier; None for an embedding model.
         config: the contents of config.json.
     """
 
@@ -87,6 +92,7 @@ class ModelCard:
     prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     default_prompt: str | None = None
     instruction_template: str | None = None
+    scorer: Scorer | None = None
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -95,54 +101,39 @@ class ModelCard:
         return self.folder / "tokenizer.json"
 
 
-def read_card(folder: Path, name: str | None = None) -> ModelCard:
+def read_card(folder: Path, name: str | None = None, task: Task = "auto") -> ModelCard:
     """Read the card of a local model folder.
 
     Args:
         folder: a sentence-transformers or plain Hugging Face folder.
         name: the hub id; the folder's last part by default.
+        task: what the model is wanted for; by default what its files say.
 
     Raises:
         ModelError: a file is missing or broken, or the architecture, a module or the pooling is not supported.
     """
     config = read_json(folder / "config.json")
     family = _family(config, folder)
-    modules = _modules(folder)
-    prompts, default_prompt = _prompts(folder)
+    scorer = read_scorer(folder, config, task)
+    modules = read_modules(folder)
+    _check_modules(modules, folder, scorer is not None)
+    prompts, default_prompt = ({}, None) if scorer else _prompts(folder)
     return ModelCard(
         name=name or folder.resolve().name,
         folder=folder,
         family=family,
-        width=_integer(config, "hidden_size", folder),
+        width=positive_integer(config, "hidden_size", folder),
         max_tokens=_max_tokens(config, family, folder),
-        vocab_size=_integer(config, "vocab_size", folder),
-        pooling=_pooling(folder, modules, family),
+        vocab_size=positive_integer(config, "vocab_size", folder),
+        pooling=_scored(family) if scorer else _pooling(folder, modules, family),
         lower_case=_transformer_settings(folder).get("do_lower_case") is True,
         normalized="Normalize" in modules,
         prompts=MappingProxyType(prompts),
         default_prompt=default_prompt,
-        instruction_template=_instruction_template(prompts, family),
+        instruction_template=None if scorer else _instruction_template(prompts, family),
+        scorer=scorer,
         config=MappingProxyType(config),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a model folder.
-
-    Raises:
-        ModelError: the file is missing, unreadable, not JSON or not an object.
-    """
-    try:
-        value = msgspec.json.decode(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"{path.parent} is not a model folder: it has no {path.name}") from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path} is not valid JSON ({error}): was the download cut off?") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object")
-    return value
 
 
 def _family(config: dict[str, Any], folder: Path) -> Family:
@@ -155,30 +146,19 @@ def _family(config: dict[str, Any], folder: Path) -> Family:
     raise ModelError(f"{folder}: architecture {found} is not supported; supported are {supported}")
 
 
-def _integer(config: dict[str, Any], key: str, folder: Path) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise ModelError(f"{folder / 'config.json'}: {key} must be a positive integer, got {value!r}")
-    return value
-
-
-def _modules(folder: Path) -> dict[str, str]:
-    """Module class -> its folder, in order; empty for a plain Hugging Face folder."""
-    path = folder / "modules.json"
-    if not path.exists():
-        return {}
-    try:
-        rows = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
-        modules = {str(row["type"]).rsplit(".", 1)[-1]: str(row.get("path", "")) for row in rows}
-    except (OSError, msgspec.DecodeError, KeyError) as error:
-        raise ModelError(f"{path} is not a list of sentence-transformers modules ({error})") from error
-    unknown = sorted(set(modules) - {"Transformer", "Pooling", "Normalize"})
+def _check_modules(modules: dict[str, str], folder: Path, scores: bool) -> None:
+    supported = ("Transformer", "LogitScore") if scores else ("Transformer", "Pooling", "Normalize")
+    unknown = sorted(set(modules) - set(supported))
     if unknown:
         raise ModelError(
             f"{folder}: sentence-transformers module {', '.join(unknown)} is not supported; "
-            "supported are Transformer, Pooling and Normalize"
+            f"supported are {', '.join(supported[:-1])} and {supported[-1]}"
         )
-    return modules
+
+
+def _scored(family: Family) -> Pooling:
+    """The token whose state is scored."""
+    return Pooling.LAST if family is Family.QWEN3 else Pooling.CLS
 
 
 def _pooling(folder: Path, modules: dict[str, str], family: Family) -> Pooling:
@@ -221,7 +201,7 @@ def _instruction_template(prompts: dict[str, str], family: Family) -> str | None
 
 def _max_tokens(config: dict[str, Any], family: Family, folder: Path) -> int:
     """The least of what the positions, the sentence-transformers file and the tokenizer allow."""
-    positions = _integer(config, "max_position_embeddings", folder)
+    positions = positive_integer(config, "max_position_embeddings", folder)
     if family is Family.ROBERTA:  # the first pad_token_id + 1 positions are reserved
         positions -= int(config.get("pad_token_id") or 0) + 1
     tokenizer = folder / "tokenizer_config.json"

@@ -42,10 +42,10 @@ def find_model(settings: ModelSettings, progress: Callable[[str, int, int], None
         return read_card(_download(STARTER_HUB_ID, settings.revision), STARTER_HUB_ID)
     folder = Path(settings.model).expanduser()
     if folder.is_dir():
-        return read_card(folder)
+        return read_card(folder, task=settings.task)
     if folder.is_absolute() or settings.model.startswith((".", "~")):
         raise ModelError(f"{settings.model} is not a folder")
-    return read_card(_download(settings.model, settings.revision), settings.model)
+    return read_card(_download(settings.model, settings.revision), settings.model, settings.task)
 
 
 def _download(model: str, revision: str | None) -> Path:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from anydim.errors import ModelError
-from anydim.models.card import read_json
+from anydim.models.files import read_json
 from anydim.models.transfer import Piece, transfer
 
 Progress = Callable[[str, int, int], None]
@@ -114,6 +114,24 @@ def load(model: Loadable, folder: Path, progress: Progress, finish: Finish | Non
             del filled, pieces
             if finish is not None:
                 finish(names)
+
+
+def read_rows(folder: Path, tensor: str, rows: Sequence[int]) -> list[Tensor]:
+    """Single rows of one checkpoint tensor, without reading the rest of it.
+
+    Raises:
+        ModelError: the tensor is missing, or has too few rows.
+    """
+    files = _index(folder)
+    name = _find(tensor, files)
+    with _Shards(folder) as shards:
+        try:
+            matrix = shards.open(files[name]).get_slice(name)
+        except SafetensorError as error:
+            raise ModelError(f"{files[name]}: {name} cannot be read ({error}): was the download cut off?") from error
+        if max(rows) >= matrix.get_shape()[0]:
+            raise ModelError(f"{files[name]}: {name} has {matrix.get_shape()[0]} rows and none {max(rows)}")
+        return [matrix[row] for row in rows]
 
 
 def fill_random(model: Loadable, seed: int = 0, finish: Finish | None = None) -> None:

@@ -19,13 +19,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from anydim.api.body import BodyDecoder, read_body
-from anydim.api.models import ServedModel
+from anydim.api.models import Models
 from anydim.api.terms import terms_of
 from anydim.api.vectors import refuse_failed
 from anydim.api.waiting import run_for_client
 from anydim.config import IndexSettings, ServerSettings
 from anydim.engine.handle import EngineHandle
-from anydim.errors import ConfigError, Unavailable
+from anydim.errors import ConfigError, InvalidRequest, Unavailable
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.retrieval.layout import PROBE, Layout, check_model, check_probe, read_layout
 from anydim.retrieval.stages import Hit, Stage, check_query, find
@@ -69,9 +69,7 @@ class SearchAnswer(msgspec.Struct, kw_only=True):
 class SearchRoutes:
     """The routes of one index."""
 
-    def __init__(
-        self, served: ServedModel, engine: EngineHandle, settings: IndexSettings, server: ServerSettings
-    ) -> None:
+    def __init__(self, models: Models, engine: EngineHandle, settings: IndexSettings, server: ServerSettings) -> None:
         """Open the index that the settings name.
 
         Raises:
@@ -79,9 +77,10 @@ class SearchRoutes:
             MissingExtra: the database's client is not installed.
             Unavailable: the database does not answer.
         """
-        self._served, self._engine, self._settings = served, engine, settings
+        self._models, self._engine, self._settings = models, engine, settings
+        self._served, self._intake = models.embedder()
         self._store, self._layout = _opened(settings)
-        check_model(self._layout, served.intake.card)
+        check_model(self._layout, self._intake.card)
         self._decoder = BodyDecoder(SearchRequest, server.strict)
         self._limit = server.max_body_bytes
         self._is_checked = False
@@ -93,7 +92,8 @@ class SearchRoutes:
     async def search(self, request: Request) -> Response:
         """POST /v1/search."""
         wanted = self._decoder.decode(await read_body(request, self._limit))
-        self._served.check(wanted.model)
+        if self._models.embedder(wanted.model)[0] is not self._served:
+            raise InvalidRequest(f"the index was made with {self._served.names[0]}", "model")
         check_query(wanted.query)
         terms = terms_of(request, wanted.priority, wanted.timeout)
         if not self._is_checked:
@@ -130,20 +130,18 @@ class SearchRoutes:
             truncate=Truncate.END,
             terms=terms,
         )
-        outputs = await run_for_client(self._engine, self._served.intake.prepare(asked), request.receive)
+        outputs = await run_for_client(self._engine, self._intake.prepare(asked), request.receive)
         refuse_failed(outputs)
         return np.asarray(outputs[0].values, np.float32)
 
 
-def search_routes(
-    served: ServedModel, engine: EngineHandle, settings: IndexSettings, server: ServerSettings
-) -> list[Route]:
+def search_routes(models: Models, engine: EngineHandle, settings: IndexSettings, server: ServerSettings) -> list[Route]:
     """The routes of the index that the settings name; none where they name no database.
 
     Raises:
         ConfigError, MissingExtra, Unavailable: see SearchRoutes.
     """
-    return SearchRoutes(served, engine, settings, server).routes() if settings.db is not None else []
+    return SearchRoutes(models, engine, settings, server).routes() if settings.db is not None else []
 
 
 def _opened(settings: IndexSettings) -> tuple[Store, Layout]:

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from anydim import testing
 from anydim.api.app import create_app
 from anydim.api.connection import Connection, Limits
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.config import ServerSettings
 
 Embed = Callable[..., Any]
@@ -71,5 +71,5 @@ def running(
 def with_engine(engine: Any, **settings: Any) -> Iterator[TestClient]:
     """A client of a server whose engine is the test's own."""
     served = ServedModel(intake=testing.intake())
-    with TestClient(create_app(served, engine, ServerSettings(**settings))) as client:
+    with TestClient(create_app(Models([served]), engine, ServerSettings(**settings))) as client:
         yield client

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from anydim import testing
 from anydim.api.app import create_app
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.config import ServerSettings
 from anydim.engine.handle import Health
 from anydim.types import Item, Output
@@ -105,7 +105,7 @@ def test_bodies_under_way_are_bounded_together() -> None:
 
 def test_a_client_that_leaves_frees_its_place() -> None:
     engine = Slow()
-    app = create_app(ServedModel(intake=testing.intake()), engine, ServerSettings())
+    app = create_app(Models([ServedModel(intake=testing.intake())]), engine, ServerSettings())
     with running(app) as url, contextlib.closing(socket.create_connection(("127.0.0.1", urlsplit(url).port))) as line:
         head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(GOOD)}\r\n\r\n"
         line.sendall(head.encode() + GOOD)

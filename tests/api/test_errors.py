@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from anydim import errors, testing
 from anydim.api.app import create_app
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.api.status import TABLE, ErrorBody
 from anydim.config import ServerSettings
 from anydim.engine.handle import Health
@@ -100,7 +100,7 @@ def test_probes_follow_the_engine() -> None:
 
 
 def test_draining_is_not_ready_but_healthy_and_still_answers() -> None:
-    app = create_app(ServedModel(intake=testing.intake()), Scripted(), ServerSettings())
+    app = create_app(Models([ServedModel(intake=testing.intake())]), Scripted(), ServerSettings())
     with TestClient(app) as http:
         app.state.draining.now = True
         assert http.get("/ready").status_code == 503
@@ -114,7 +114,9 @@ def test_stop_is_awaited_at_the_end() -> None:
     async def stop() -> None:
         stopped.append(True)
 
-    with TestClient(create_app(ServedModel(intake=testing.intake()), Scripted(), ServerSettings(), stop=stop)) as http:
+    with TestClient(
+        create_app(Models([ServedModel(intake=testing.intake())]), Scripted(), ServerSettings(), stop=stop)
+    ) as http:
         http.get("/health")
         assert not stopped
     assert stopped
@@ -128,7 +130,7 @@ def test_further_routes_stand_first_behind_the_keys_and_in_the_envelope() -> Non
         raise Overloaded("full")
 
     served, settings = ServedModel(intake=testing.intake()), ServerSettings(api_key=("k",))
-    app = create_app(served, Scripted(), settings, routes=[Route("/", page), Route("/search", full)])
+    app = create_app(Models([served]), Scripted(), settings, routes=[Route("/", page), Route("/search", full)])
     with TestClient(app) as http:
         assert http.get("/").text == "ours"
         assert http.get("/search").status_code == 401

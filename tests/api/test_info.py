@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from anydim import testing
 from anydim.api.app import create_app
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.config import ServerSettings
 from anydim.intake.intake import Intake
 from anydim.version import VERSION
@@ -39,7 +39,7 @@ def test_the_commit_is_the_snapshot_s(tmp_path: Path, place: str, commit: str | 
     intake = Intake.of(testing.FakeModel().card(folder), testing.load_settings({}, {}).model)
     with (
         testing.engine() as engine,
-        TestClient(create_app(ServedModel(intake=intake), engine, ServerSettings())) as http,
+        TestClient(create_app(Models([ServedModel(intake=intake)]), engine, ServerSettings())) as http,
     ):
         assert http.get("/info").json()["model_sha"] == commit
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from anydim import testing
 from anydim.api.app import create_app
-from anydim.api.models import ServedModel
+from anydim.api.models import Models, ServedModel
 from anydim.config import ServerSettings
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -35,7 +35,7 @@ def traced(exporter: InMemorySpanExporter) -> Iterator[TestClient]:
     spans = TracerProvider()
     spans.add_span_processor(SimpleSpanProcessor(exporter))
     with testing.engine() as engine:
-        app = create_app(ServedModel(intake=testing.intake()), engine, ServerSettings(), spans=spans)
+        app = create_app(Models([ServedModel(intake=testing.intake())]), engine, ServerSettings(), spans=spans)
         with TestClient(app) as http:
             yield http
 

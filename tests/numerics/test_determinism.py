@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from anydim.engine.embedding import Embedding
 from anydim.engine.runner import Runner
 from anydim.errors import ConfigError
 from anydim.kernels import OP_NAMES
@@ -62,7 +63,8 @@ def test_plain_operations_are_the_selected_ones(shelf: Shelf, name: str) -> None
 def test_rows_that_leave_the_last_layer_early_are_the_rows_picked_afterwards(shelf: Shelf, name: str) -> None:
     pruned = shelf.ours(name)
     whole = Pipeline(shelf.folder(name))
-    whole.runner = Runner(whole.model, whole.card.pooling, whole.card.width, CPU, torch.float32, prune=False)
+    task = Embedding(whole.card.pooling, whole.card.width, CPU)
+    whole.runner = Runner(whole.model, task, CPU, torch.float32, prune=False)
     assert np.abs(whole.embed(TEXTS) - pruned.embed(TEXTS)).max() <= 1e-6
 
 

@@ -19,6 +19,7 @@ from transformers import AutoModel
 
 from anydim.config import EngineSettings
 from anydim.embedder import Embedder
+from anydim.engine.embedding import Embedding
 from anydim.engine.packing import factor_out
 from anydim.engine.runner import Runner
 from anydim.kernels import make_plan, tile_shape
@@ -145,7 +146,8 @@ def test_encoders_share_nothing(shelf: Shelf) -> None:
 def test_other_pooling_than_the_last_token_shares_nothing(shelf: Shelf, pooling: Pooling) -> None:
     """It would read tokens of the prefix."""
     texts, ours = behind(random_ids(40, 8), [9, 3, 20], 9), Pipeline(shelf.folder("qwen3"))
-    ours.runner = Runner(ours.model, pooling, ours.card.width, torch.device("cpu"), torch.float32, None, True)
+    task = Embedding(pooling, ours.card.width, torch.device("cpu"))
+    ours.runner = Runner(ours.model, task, torch.device("cpu"), torch.float32, share_prefixes=True)
     with tokens_run(ours) as seen:
         ours.vectors(texts)
     assert seen == [sum(map(len, texts))]
@@ -172,7 +174,8 @@ def test_sharing_is_the_default() -> None:
 def test_the_warm_up_meets_every_tiling_with_and_without_prefixes(shelf: Shelf) -> None:
     """Each is a kernel to compile, for which no request shall wait."""
     model = shelf.ours("qwen3-long").model
-    runner = Runner(model, Pooling.LAST, 32, torch.device("cpu"), torch.bfloat16, None, True)
+    task = Embedding(Pooling.LAST, 32, torch.device("cpu"))
+    runner = Runner(model, task, torch.device("cpu"), torch.bfloat16, share_prefixes=True)
     with patch("anydim.engine.runner.make_plan", wraps=make_plan) as planned:
         runner.warm_up(16384, 32768, graphs=False)
     met = {(call.args[1], call.kwargs["prefixes"] is not None) for call in planned.call_args_list}

@@ -16,7 +16,7 @@ GROUND: Final = frozenset({"setting", "types", "errors", "config", "logs", "prog
 BARE: Final = "__init__"
 ENTRANCES: Final = frozenset(
     {"cli", "offline", "retrieval", "quality", "integrations", "deploy"}
-    | {"embedder", "testing", "launch_server", "__main__", BARE}
+    | {"embedder", "reranker", "testing", "launch_server", "__main__", BARE}
 )
 UNITS: Final = frozenset(LEVEL) | GROUND | ENTRANCES
 LIGHT_FOLDERS: Final = ("api", "intake")

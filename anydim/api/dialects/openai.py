@@ -1,21 +1,20 @@
-"""OpenAI's dialect: POST /v1/embeddings and GET /v1/models, with our extensions.
+"""OpenAI's dialect: POST /v1/embeddings and GET /v1/models, with our extensions, and Jina's at the same path.
 
-It knows OpenAI's fields and defaults: a text that is too long is refused unless `truncate` says otherwise.
+It knows OpenAI's fields and defaults: a text that is too long is refused unless `truncate` says otherwise. A field that
+only Jina has makes the errors Jina's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from types import MappingProxyType
+from typing import Final, cast
 
-import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from anydim.api.arrow import arrow_response
-from anydim.api.body import BodyDecoder, read_body, wrong_type
+from anydim.api.dialects.inputs import list_of, truncation
 from anydim.api.dialects.openai_fields import (
     EmbeddingList,
     EmbeddingRequest,
@@ -25,122 +24,167 @@ from anydim.api.dialects.openai_fields import (
     Usage,
 )
 from anydim.api.models import ServedModel
+from anydim.api.operations import Operation
+from anydim.api.service import Job, Service, has_any, json_response, speaks
+from anydim.api.status import Dialect
 from anydim.api.terms import terms_of
-from anydim.api.vectors import Answer, Form, json_base64, json_numbers, raw_response, refuse_failed, wanted_form
-from anydim.api.waiting import in_thread_if, run_for_client
-from anydim.config import ServerSettings
-from anydim.engine.handle import EngineHandle
-from anydim.intake.request import EmbedRequest, InputType, Truncate
-from anydim.types import Item, OutputDtype, Terms
+from anydim.api.vectors import Answer, Form, json_base64, json_numbers, raw_response, wanted_form
+from anydim.api.waiting import in_thread_if
+from anydim.errors import InvalidRequest
+from anydim.intake.intake import Intake
+from anydim.intake.request import EmbedRequest, InputType
+from anydim.types import OutputDtype, Terms
 
-_SMALL_BODY: Final = 4_000  # bytes that are decoded and tokenised faster than a thread takes over
 _SMALL_ANSWER: Final = 65_536  # components that are written faster than a thread takes over
-_JSON: Final = "application/json"
+_JINA: Final = ("task", "embedding_type", "normalized", "late_chunking")
+_TASKS: Final = MappingProxyType({"retrieval.query": InputType.QUERY, "retrieval.passage": InputType.DOCUMENT})
+_TYPES: Final = MappingProxyType(
+    {
+        "float": OutputDtype.FLOAT32,
+        "base64": OutputDtype.FLOAT32,
+        "binary": OutputDtype.BINARY,
+        "ubinary": OutputDtype.UBINARY,
+    }
+)
 
 
 class OpenAIRoutes:
-    """The routes of one served model."""
+    """OpenAI's routes."""
 
-    def __init__(self, served: ServedModel, engine: EngineHandle, settings: ServerSettings) -> None:
-        """Serve one model with one engine."""
-        self._served = served
-        self._engine = engine
-        self._limit = settings.max_body_bytes
-        self._decoder = BodyDecoder(EmbeddingRequest, settings.strict)
+    def __init__(self, service: Service) -> None:
+        """Serve the models of a service."""
+        self._service = service
+        self._decoder = service.decoder(EmbeddingRequest)
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """Each route with and without the /v1 prefix."""
-        found = []
-        for prefix in ("/v1", ""):
-            found += [
-                Route(f"{prefix}/embeddings", self.embeddings, methods=["POST"]),
-                Route(f"{prefix}/models", self.models, methods=["GET"]),
-                Route(f"{prefix}/models/{{name:path}}", self.model, methods=["GET"]),
-            ]
-        return found
+        return [*self._of("/v1", ""), *self._of("", "_without_prefix")]
+
+    def _of(self, prefix: str, suffix: str) -> list[Operation]:
+        first = self._service.models.first
+        dims = {"dimensions": first.intake.rule.step} if isinstance(first.intake, Intake) else {}
+        forms = {str(form): {"type": "string", "format": "binary"} for form in (Form.RAW, Form.ARROW)}
+        return [
+            Operation(
+                path=f"{prefix}/embeddings",
+                name="create_embeddings" + suffix,
+                summary="Embed texts (OpenAI, Jina).",
+                dialect=Dialect.OPENAI,
+                handler=self.embeddings,
+                body=EmbeddingRequest,
+                answer=EmbeddingList,
+                content=MappingProxyType(forms),
+                example={"model": first.names[0], "input": ["first text", "second text"], **dims},
+                also=(422,),
+            ),
+            Operation(
+                path=f"{prefix}/models",
+                name="list_models" + suffix,
+                summary="The served models' names.",
+                handler=self.models,
+                answer=ModelList,
+                only=(401, 405),
+                method="GET",
+                dialect=Dialect.OPENAI,
+            ),
+            Operation(
+                path=f"{prefix}/models/{{name:path}}",
+                name="get_model" + suffix,
+                summary="One name of a served model; it may hold slashes.",
+                handler=self.model,
+                answer=ModelInfo,
+                only=(401, 404, 405),
+                method="GET",
+                dialect=Dialect.OPENAI,
+            ),
+        ]
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
         form = wanted_form(request.headers.get("accept", ""))
-        body = await read_body(request, self._limit)
-        wanted, items = await in_thread_if(len(body) > _SMALL_BODY, self._prepare, request, body)
-        outputs = await run_for_client(self._engine, items, request.receive)
-        refuse_failed(outputs)
-        answer = Answer(self._served.names[0], items, outputs)
+        body = await self._service.read(request)
+        if has_any(body, _JINA):
+            speaks(request, Dialect.JINA)
+        job, answer = await self._service.run(request, self._prepare, body)
         large = answer.components > _SMALL_ANSWER
-        return await in_thread_if(large, _response, answer, form, wanted.encoding_format == "base64")
+        return await in_thread_if(large, _response, answer, form, _is_base64(job.wanted))
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
-        names = self._served.names
-        return _json(ModelList(data=[self._info(name) for name in names]))
+        found = [_info(served, name) for served in self._service.models for name in served.names]
+        return json_response(ModelList(data=found))
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/{id}; the id may hold slashes."""
         name = request.path_params["name"]
-        self._served.check(name)
-        return _json(self._info(name))
+        return json_response(_info(self._service.models.find(name), name))
 
-    def _prepare(self, request: Request, body: bytes) -> tuple[EmbeddingRequest, list[Item]]:
+    def _prepare(self, request: Request, body: bytes) -> Job[EmbeddingRequest]:
         wanted = self._decoder.decode(body)
-        self._served.check(wanted.model)
         terms = terms_of(request, wanted.priority, wanted.timeout)
-        return wanted, self._served.intake.prepare(_embed_request(wanted, terms))
+        return self._service.embed(wanted, wanted.model, _embed_request(wanted, terms))
 
-    def _info(self, name: str) -> ModelInfo:
-        intake = self._served.intake
-        return ModelInfo(
-            id=name,
-            created=self._served.created,
-            root=self._served.id,
-            max_tokens=intake.tokenizer.max_tokens,
-            width=intake.rule.width,
-            dimensions=intake.rule.allowed,
-            default_dim=intake.rule.default,
-            prompts=sorted(intake.card.prompts),
-            instructions=intake.card.instruction_template is not None,
-        )
+
+def _info(served: ServedModel, name: str) -> ModelInfo:
+    intake = served.intake
+    info = ModelInfo(
+        id=name,
+        created=served.created,
+        root=served.id,
+        max_tokens=served.max_tokens,
+        prompts=sorted(intake.card.prompts),
+        instructions=intake.card.instruction_template is not None,
+    )
+    if isinstance(intake, Intake):
+        info.width, info.dimensions, info.default_dim = intake.rule.width, intake.rule.allowed, intake.rule.default
+    else:
+        info.task = "rerank" if intake.scorer.is_reranker else "classify"
+        info.instructions = intake.scorer.is_prompted
+        info.labels = list(intake.scorer.labels)
+    return info
 
 
 def _embed_request(wanted: EmbeddingRequest, terms: Terms) -> EmbedRequest:
+    if wanted.late_chunking:
+        raise InvalidRequest("late_chunking is not supported", "late_chunking")
+    if None not in (wanted.normalize, wanted.normalized) and wanted.normalize != wanted.normalized:
+        raise InvalidRequest("normalize and normalized differ", "normalized")
     return EmbedRequest(
-        inputs=_inputs(wanted.input),
+        inputs=list_of(wanted.input, "input"),
         output_dim=wanted.output_dim,
         dimensions=wanted.dimensions,
-        output_dtype=OutputDtype(wanted.output_dtype or OutputDtype.FLOAT32),
-        normalize=wanted.normalize is not False,
+        output_dtype=_dtype(wanted),
+        normalize=wanted.normalize is not False and wanted.normalized is not False,
         instruction=wanted.instruction,
         prompt_name=wanted.prompt_name,
-        input_type=InputType(wanted.input_type) if wanted.input_type else None,
-        truncate=_truncate(wanted.truncate),
+        input_type=InputType(wanted.input_type) if wanted.input_type else _TASKS.get(wanted.task or ""),
+        truncate=truncation(wanted.truncate),
         terms=terms,
     )
 
 
-def _inputs(given: str | list[Any]) -> Sequence[str] | Sequence[Sequence[int]]:
-    """Texts or lists of ids; a single text or list of ids becomes a list of one.
+def _jina_type(wanted: EmbeddingRequest) -> str | None:
+    """Jina's one type of vectors.
 
     Raises:
-        InvalidRequest: the entries are of several types.
+        InvalidRequest: it names none that is known, or several.
     """
-    if isinstance(given, str):
-        return [given]
-    kinds = {type(entry) for entry in given}
-    if len(kinds) > 1:
-        first = type(given[0])
-        index = next(index for index, entry in enumerate(given) if type(entry) is not first)
-        raise wrong_type(f"input[{index}]", [_name(first)], _name(type(given[index])))
-    return cast(Sequence[Sequence[int]], [given] if kinds == {int} else given)
+    given = wanted.embedding_type
+    names = [given] if isinstance(given, str) else given or []
+    if len(names) > 1 or any(name not in _TYPES for name in names):
+        raise InvalidRequest(f"embedding_type must be one of {', '.join(_TYPES)}", "embedding_type")
+    return names[0] if names else None
 
 
-def _name(kind: type) -> str:
-    return {str: "string", int: "integer"}.get(kind, "array")
+def _dtype(wanted: EmbeddingRequest) -> OutputDtype:
+    name = _jina_type(wanted)
+    if name is not None and wanted.output_dtype is None:
+        return _TYPES[name]
+    return OutputDtype(wanted.output_dtype or OutputDtype.FLOAT32)
 
 
-def _truncate(given: bool | str | None) -> Truncate:
-    if isinstance(given, str):
-        return Truncate(given)
-    return Truncate.END if given else Truncate.NONE
+def _is_base64(wanted: EmbeddingRequest) -> bool:
+    return wanted.encoding_format == "base64" or (wanted.encoding_format is None and _jina_type(wanted) == "base64")
 
 
 def _response(answer: Answer, form: Form, base64: bool) -> Response:
@@ -159,8 +203,4 @@ def _response(answer: Answer, form: Form, base64: bool) -> Response:
         for index, output in enumerate(answer.outputs)
     ]
     usage = Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens)
-    return _json(EmbeddingList(data=rows, model=answer.model, usage=usage))
-
-
-def _json(value: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(value), media_type=_JSON)
+    return json_response(EmbeddingList(data=rows, model=answer.model, usage=usage))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-Texts = str | list[str | int | list[int]]
+Texts = str | list[str | int | list[int] | dict[str, Any]]
 
 
 def _dimension(description: str) -> Meta:
@@ -65,6 +65,15 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
         Meta(description="Seconds after which nobody waits for the answer: it becomes a 504, and is not computed."),
     ] = None
     user: Annotated[str | None, Meta(description="Accepted and not used.")] = None
+    task: Annotated[
+        str | None,
+        Meta(description="Jina's: retrieval.query and retrieval.passage choose the model's prompts; others none."),
+    ] = None
+    embedding_type: Annotated[
+        str | list[str] | None, Meta(description="Jina's: float, base64, binary or ubinary; one of them.")
+    ] = None
+    normalized: Annotated[bool | None, Meta(description="Jina's name of `normalize`.")] = None
+    late_chunking: Annotated[bool | None, Meta(description="Jina's; refused where it is true.")] = None
 
 
 class EmbeddingRow(msgspec.Struct, kw_only=True):
@@ -102,10 +111,12 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     created: int
     owned_by: str = "anydim"
     root: Annotated[str, Meta(description="The model behind the name.")]
+    task: Annotated[Literal["embed", "rerank", "classify"], Meta(description="What the model does.")] = "embed"
     max_tokens: Annotated[int, Meta(description="The longest input, special tokens included.")]
-    width: Annotated[int, Meta(description="Components of the full vector.")]
-    dimensions: Annotated[str, Meta(description="The allowed dimensions in words.")]
-    default_dim: Annotated[int, Meta(description="The dimension of requests that name none.")]
+    width: Annotated[int | UnsetType, Meta(description="Components of the full vector.")] = UNSET
+    dimensions: Annotated[str | UnsetType, Meta(description="The allowed dimensions in words.")] = UNSET
+    default_dim: Annotated[int | UnsetType, Meta(description="The dimension of requests that name none.")] = UNSET
+    labels: Annotated[list[str] | UnsetType, Meta(description="The labels of a classifier.")] = UNSET
     prompts: Annotated[list[str], Meta(description="The values of `prompt_name`.")]
     instructions: Annotated[bool, Meta(description="Whether `instruction` is understood.")]
 
