@@ -1,6 +1,6 @@
 """Is every answer right while everything goes wrong? Honest clients, a checker, and faults that are mixed at random.
 
-Run: python -m benchmarks.chaos [--seconds 300] [--clients 6] [--seed 1] [--out FILE]
+Run: python -m benchmarks.chaos [--seconds 300] [--clients 6] [--seed 1] [--http-workers 1] [--out FILE]
 
 Starts `anydim serve` with all-MiniLM-L6-v2 in float32. Honest clients send texts whose vectors sentence-transformers
 has computed before, with random dimensions, and compare every 200 with them. Meanwhile the engine is killed and
@@ -217,6 +217,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--http-workers", type=int, default=1, help="front ends; their own death is no fault of this run"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     folder, texts = folder_of("minilm"), Corpus("en", options.seed).lines(_TEXTS)
@@ -224,7 +227,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         keys = Path(scratch) / "keys"
         keys.write_text("honest:honest\n")
-        with served(str(folder), *_FLAGS, "--api-key-file", str(keys)) as server:
+        flags = [*_FLAGS, "--http-workers", str(options.http_workers), "--api-key-file", str(keys)]
+        with served(str(folder), *flags) as server:
             checker = Checker(server.port, texts, reference_BD)
             faults = Faults(server, keys, texts, options.seed)
             code = asyncio.run(run(server, checker, faults, options.clients, options.seconds))

@@ -17,7 +17,7 @@ from anydim import testing
 from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
 from anydim.api.models import Models, ServedModel
-from anydim.cli.listen import own_hosts
+from anydim.cli.listen import is_loopback, own_hosts
 from anydim.config import ServerSettings
 from anydim.errors import ConfigError
 
@@ -218,6 +218,11 @@ def test_strangers_pages_cannot_use_an_open_server(headers: dict[str, str], stat
         assert answer.status_code == status
         assert status == 200 or answer.json()["error"]["code"] == "foreign_origin"
         assert http.get("/health", headers=headers).status_code == 200
+
+
+def test_a_server_is_its_machine_s_own_and_closed_to_pages_unless_told_otherwise() -> None:
+    assert is_loopback(ServerSettings().host)
+    assert ServerSettings().cors_origin == ()
 
 
 def test_own_hosts_are_those_of_a_loopback_address() -> None:

@@ -259,19 +259,29 @@ def test_the_time_to_drain_is_a_limit_and_nobody_is_left_without_an_answer(minil
 def test_sighup_reads_the_keys_again(minilm_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("search:old-key\n")
-    with serving(minilm_folder, "--api-key-file", file) as server:
+    with serving(minilm_folder, "--api-key-file", file, environment={"ANYDIM_API_KEY": "kept-key"}) as server:
         assert _status_with_key(server, "old-key") == 200
+        assert_the_engine_is_private(engine_of(server), "kept-key")
         file.write_text("search:new-key\n")
         server.process.send_signal(signal.SIGHUP)
-        server.line_with("1 keys are known now")
+        server.line_with("2 keys are known now")
         assert _status_with_key(server, "old-key") == 401
         assert _status_with_key(server, "new-key") == 200
         file.write_text("")
         server.process.send_signal(signal.SIGHUP)
         server.line_with("the keys stay as they were")
-        assert _status_with_key(server, "new-key") == 200
-        assert "old-key" not in server.output
-        assert "new-key" not in server.output
+        assert _status_with_key(server, "new-key") == _status_with_key(server, "kept-key") == 200
+        for key in ("old-key", "new-key", "kept-key"):
+            assert key not in server.output
+
+
+def assert_the_engine_is_private(engine: psutil.Process, key: str) -> None:
+    """It knows no key, and only its user may speak to it."""
+    assert key not in str([engine.environ(), engine.cmdline()])
+    paths = [Path(line.laddr) for line in engine.net_connections(kind="unix") if "anydim-" in str(line.laddr)]
+    assert paths
+    for place in set(paths) | {path.parent for path in paths}:
+        assert place.stat().st_mode & 0o077 == 0, place
 
 
 def _status_with_key(server: ServerProcess, key: str) -> int:
