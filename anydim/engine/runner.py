@@ -10,6 +10,7 @@ E columns of a block: a vector's and a flag, C boundaries of the texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -126,14 +127,18 @@ class Runner:
             budget: what capturing may take; None for no limit.
         """
         for length in _WARM_LENGTHS:
-            # Two texts that share nothing, so that what serves other texts is compiled.
-            items = [Item(np.full(min(length, longest), token, np.int32), self._task.width) for token in (0, 1)]
-            self.finish(self.start(pack(items)))
-            if self._shares and longest > LEAST_LENGTH:
-                self.finish(self.start(_warm_sharing(min(length, longest), self._task.width)))
+            with suppress(torch.OutOfMemoryError):  # so long a text would not run either
+                self._compile(min(length, longest), longest)
         if graphs and self.device.type == "cuda":
             width = self._task.width
             self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, width, budget)
+
+    def _compile(self, length: int, longest: int) -> None:
+        # Two texts that share nothing, so that what serves other texts is compiled.
+        items = [Item(np.full(length, token, np.int32), self._task.width) for token in (0, 1)]
+        self.finish(self.start(pack(items)))
+        if self._shares and longest > LEAST_LENGTH:
+            self.finish(self.start(_warm_sharing(length, self._task.width)))
 
     @torch.inference_mode()
     def probe(self, tokens: int, longest: int) -> None:

@@ -151,6 +151,18 @@ def test_weights_that_do_not_fit_name_the_flag_and_its_value(tmp_path: Path) -> 
         )
 
 
+def test_a_start_with_hardly_any_room_takes_small_batches(folder: Path, bound: Bound) -> None:
+    """The warm-up's own texts do not fit here; what fits is served all the same."""
+    tight = Pipeline(folder, CUDA, HALF)
+    meter = CudaMeter(CUDA, bound(100 * MIB))
+    tight.runner.warm_up(16384, LONGEST, graphs=False)
+    found = capacity(meter, lambda tokens: tight.runner.probe(tokens, LONGEST), 16384, False, LONGEST)
+    assert 256 <= found.batch_tokens < 2048
+    assert found.longest is not None
+    with Engine(tight.runner, limits(found.batch_tokens), longest=found.longest) as engine:
+        assert all(output.error is None for output in engine.submit(texts([found.longest, 8, 8])).result(60))
+
+
 def test_a_model_in_eight_bits_is_loaded_within_what_is_said_of_it(tmp_path: Path) -> None:
     """The 0.6B shape: 1.1 GiB in bfloat16, 0.7 GiB in 8 bits with one layer twice."""
     card = read_card(shapes.write("0.6b", tmp_path), "0.6b")
