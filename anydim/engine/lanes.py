@@ -99,9 +99,9 @@ class Shares:
             self._accounts.move_to_end(key, last=False)
 
     def turn(self, keys: Collection[str], active: Collection[str]) -> str:
-        """Whose turn it is among ``keys``, which are some of those that have work anywhere (``active``)."""
-        if len(active) == 1:
-            return next(iter(active))
+        """Whose turn it is among ``keys``; ``active`` are those that have work anywhere."""
+        if len(keys) == 1:
+            return next(iter(keys))
         while True:
             for key, account in self._accounts.items():
                 if account > 0 and key in keys:
@@ -114,7 +114,8 @@ class Shares:
             self._accounts.clear()
             self._accounts[key] = self._quantum
             return
-        self._accounts[key] -= tokens
+        # What nobody else wanted is no debt: it ends at this work and a few rounds.
+        self._accounts[key] = max(self._accounts[key], -_MOST_ROUNDS * self._quantum) - tokens
         if self._accounts[key] <= 0:
             self._accounts.move_to_end(key)
 

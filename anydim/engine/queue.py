@@ -138,8 +138,13 @@ class Queue:
             now = self._clock()
             self._admit(ticket, now)
             self._counts.texts += len(ticket.open)
+            priority = ticket.items[0].terms.priority
+            rank = self._policy.rank(now, ticket.tokens, priority)
+            is_short = self._policy.is_short(ticket.tokens, priority)
+            if is_short:
+                self._short_seen = now
             for place in ticket.open:
-                self._add(Claim(ticket, place), now)
+                self._add(Claim(ticket, place), now, rank, is_short)
             self._changed.notify()
         ticket.future.add_done_callback(partial(self._forget, ticket))
 
@@ -228,25 +233,21 @@ class Queue:
         rate = self._rate()
         return min(max(_LEAST_RETRY, tokens / rate), _MOST_RETRY) if rate > 0 else _LEAST_RETRY
 
-    def _add(self, claim: Claim, now: float) -> None:
-        item, tokens = claim.item, claim.ticket.tokens
-        terms = item.terms
-        rank = self._policy.rank(now, tokens, terms.priority)
-        is_short = self._policy.is_short(tokens, terms.priority)
-        if is_short:
-            self._short_seen = now
-        key = item.ids.tobytes()
-        work = self._under_way.get(key)
+    def _add(self, claim: Claim, now: float, rank: float, is_short: bool) -> None:
+        item = claim.item
+        ids = item.ids.tobytes()
+        work = self._under_way.get(ids)
         if work is not None and self._joins(item, work):
             self._counts.deduplicated += 1
             work.claims.append(claim)
             if work.waits and (rank, not is_short) < (work.rank, not work.is_short):
                 self._remove(work)
-                work.rank, work.is_short, work.key = rank, is_short or work.is_short, terms.key
+                work.rank, work.is_short, work.key = rank, is_short or work.is_short, item.terms.key
                 self._push(work)
         else:
             asked = self._policy.raw(item) if self._policy.always_raw else item
-            work = self._under_way[key] = Work(asked, [claim], terms.key, now, rank, is_short)
+            work = Work(asked, [claim], item.terms.key, len(item.ids), now, rank, is_short)
+            self._under_way[ids] = work
             self._push(work)
         claim.ticket.works.append(work)
 
@@ -301,19 +302,21 @@ class Queue:
         while keys:
             key = self._shares.turn(keys, self._held.keys())
             work = lane.first(key)
-            assert work is not None, "keys holds the keys with work"
+            assert work is not None, "keys are those with work in this lane"
             if taken and work.tokens > room:
                 break
-            if any(claim.ticket.is_wanted(now) for claim in work.claims):
+            # Who was cancelled has left already.
+            gone = [claim.ticket for claim in work.claims if claim.ticket.is_late(now)]
+            if len(gone) < len(work.claims):
                 self._shares.charge(key, work.tokens, self._held.keys())
                 self._counts.queue_seconds.add(now - work.arrived)
-                taken.append(work)
-                room -= work.tokens
                 self._remove(work)
                 work.waits = False
+                taken.append(work)
+                room -= work.tokens
             else:
                 self._drop(work)
-            late.extend(claim.ticket for claim in work.claims if claim.ticket.is_late(now))
+            late += gone
             if lane.first(key) is None:
                 keys.discard(key)
         lane.tidy()

@@ -75,10 +75,6 @@ class Ticket:
         """Whether its deadline has passed."""
         return self.deadline is not None and self.deadline <= now
 
-    def is_wanted(self, now: float) -> bool:
-        """Whether somebody still waits for it."""
-        return not self.future.done() and not self.is_late(now)
-
 
 class Claim(NamedTuple):
     """One place of a ticket."""
@@ -100,6 +96,7 @@ class Work:
         item: what the forward is asked for.
         claims: who wants its vector, each in a form of its own.
         key: the name of the key whose share pays for it.
+        tokens: what its forward costs. With several models in one queue this becomes tokens times the cost of one.
         arrived: when it came, on the queue's clock.
         rank: what goes first: the least.
         is_short: whether it goes with short work.
@@ -109,15 +106,11 @@ class Work:
     item: Item
     claims: list[Claim]
     key: str
+    tokens: int
     arrived: float
     rank: float
     is_short: bool
     waits: bool = True
-
-    @property
-    def tokens(self) -> int:
-        """What its forward costs. With several models in one queue this becomes tokens times the cost of one."""
-        return len(self.item.ids)
 
     def fail(self, error: AnydimError) -> None:
         """Answer everyone who waits for it with an error."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -71,3 +74,19 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+
+
+@given(st.randoms(use_true_random=False))
+def test_any_mixture_of_keys_priorities_and_deadlines_is_worked_off(draw: Random) -> None:
+    here = site()
+    tickets = []
+    for _ in range(80):
+        for _ in range(draw.randint(0, 4)):
+            lengths = [draw.randint(1, 90) for _ in range(draw.randint(1, 4))]
+            key, priority = draw.choice("abcd"), draw.choice(list(Priority))
+            tickets.append(here.put(*lengths, key=key, priority=priority, seconds=draw.choice([0, 0, 2])))
+        here.clock.now += draw.random()
+        here.run()
+    while here.queue.tokens:
+        here.run()
+    assert all(ticket.future.done() for ticket in tickets)
