@@ -68,6 +68,7 @@ _SEARCH_EXAMPLES: Final = """\
 Examples:
   anydim search "how do I sort a list?" --db ./papers
   anydim search "tax law" --db ./papers --where lang=en --where 'year>=2020' --per-document
+  anydim search "tax law" --db ./papers --reranker Qwen/Qwen3-Reranker-0.6B --rerank-candidates 30
   anydim search "tax law" --db ./papers --candidates 500 --top-k 3 --json
 """
 
@@ -112,7 +113,9 @@ def _run_index(config: Path | None, **given: Any) -> None:
 
 def _run_search(config: Path | None, **given: Any) -> None:
     with clear_errors():
-        own = {name: given.pop(name) for name in ("query", "where", "instruction", "per_document", "as_json")}
+        own = {
+            name: given.pop(name) for name in ("query", "where", "instruction", "per_document", "reranker", "as_json")
+        }
         settings = read_settings(given, config)
         from anydim.cli.search import SearchJob, run_search
 
@@ -179,13 +182,15 @@ def _search_command() -> click.Command:
         click.Option(["--where"], multiple=True, metavar="FIELD=VALUE", help=_WHERE),
         click.Option(["--instruction"], metavar="TEXT", help="The task, for models trained with instructions."),
         click.Option(["--per-document"], is_flag=True, help="At most one hit a document."),
+        click.Option(["--reranker"], metavar="MODEL", help="A reranking model for a third stage."),
         click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object."),
     ]
     text = (
         "Search an index.\n\nThe first stage scans vectors of few components, the second compares all components of "
-        "the candidates. Each stage says how many chunks it kept and how long it took."
+        "the candidates, and a reranker, where one is named, reads the best of these with the query. Each stage says "
+        "how many chunks it kept and how long it took."
     )
-    return _index_based("search", _SEARCH_EXAMPLES, _run_search, own, text, SEARCH)
+    return _index_based("search", _SEARCH_EXAMPLES, _run_search, own, text, (*SEARCH, "rerank_candidates"))
 
 
 def _index_based(

@@ -5,6 +5,8 @@ It knows the command's words and the library; what a stage is, is said in retrie
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -16,7 +18,8 @@ from rich.table import Table
 
 from anydim.cli.index import opened_index
 from anydim.config import Settings
-from anydim.retrieval.stages import Hit, SearchResult, Stage
+from anydim.reranker import Reranker
+from anydim.retrieval.stages import Hit, Score, SearchResult, Stage
 
 _LONGEST: Final = 240  # characters of a hit
 
@@ -30,6 +33,7 @@ class SearchJob:
         where: conditions such as ``year>=2020``.
         instruction: the task, or None.
         per_document: whether a document may be hit once only.
+        reranker: a reranking model for a third stage, or None.
         as_json: whether to print one JSON object.
     """
 
@@ -37,6 +41,7 @@ class SearchJob:
     where: tuple[str, ...]
     instruction: str | None
     per_document: bool
+    reranker: str | None
     as_json: bool
 
 
@@ -47,12 +52,30 @@ def run_search(settings: Settings, job: SearchJob) -> None:
         ConfigError: there is no such index, or it was made with another model.
         InvalidRequest: a condition does not fit the index.
     """
-    with opened_index(settings) as index:
-        found = index.search(job.query, where=job.where, instruction=job.instruction, per_document=job.per_document)
+    with opened_index(settings) as index, _third_stage(settings, job.reranker) as score:
+        found = index.search(
+            job.query,
+            where=job.where,
+            instruction=job.instruction,
+            per_document=job.per_document,
+            score=score,
+            score_name=job.reranker or "",
+        )
     if job.as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(asdict(found)), indent=2).decode())
     else:
         _print(found)
+
+
+@contextlib.contextmanager
+def _third_stage(settings: Settings, reranker: str | None) -> Iterator[Score | None]:
+    """How a reranker scores, on the device of the other model; None without one."""
+    if reranker is None:
+        yield None
+        return
+    engine = {"device": settings.engine.device, "threads": settings.engine.threads}
+    with Reranker(reranker, show_progress=settings.server.enable_tqdm, **engine) as running:
+        yield running.score
 
 
 def _print(found: SearchResult) -> None:

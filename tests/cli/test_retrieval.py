@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from anydim import Reranker
 from anydim.cli.main import make_program
 from anydim.retrieval import Document
+from tests.shelf import Shelf
 
 ROWS = (
     {"id": "penguin", "text": "Penguins are birds that cannot fly.", "lang": "en", "year": 2020},
@@ -59,6 +61,24 @@ def test_search_prints_json_for_programs(rows: Path, words: list[str]) -> None:
     assert found["hits"][0]["document"] == "volcano"
     assert found["hits"][0]["metadata"] == {"lang": "en", "year": 2021}
     assert [(stage["name"], stage["candidates"]) for stage in found["stages"]] == [("coarse", 2), ("refine", 1)]
+
+
+def test_a_reranker_is_the_third_stage(rows: Path, words: list[str], shelf: Shelf) -> None:
+    invoke("index", str(rows), *words)
+    folder = str(shelf.folder("cross-bert"))
+    asked = ["search", "birds", *words, "--reranker", folder, "--rerank-candidates", "3", "--top-k", "2"]
+    found = json.loads(invoke(*asked, "--json").output)
+    assert [(stage["name"], stage["candidates"]) for stage in found["stages"]] == [
+        ("coarse", 3),
+        ("refine", 3),
+        ("rerank", 2),
+    ]
+    with Reranker(folder, threads=1) as reranker:
+        scores = reranker.score("birds", [row["text"] for row in ROWS])
+    assert [hit["relevance"] for hit in found["hits"]] == pytest.approx(sorted(scores, reverse=True)[:2], abs=1e-3)
+    missing = invoke(*asked[:-6], "--reranker", "./nothing-here")
+    assert missing.exit_code == 1
+    assert missing.stderr.count("\n") == 1
 
 
 def test_what_could_not_be_indexed_is_named(rows: Path, words: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""Tests of the classes and routers for other frameworks."""
