@@ -19,7 +19,7 @@ from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
 from anydim.engine.queue import Policy
-from anydim.engine.runner import Runner, Task
+from anydim.engine.runner import Runner, Task, WarmUp
 from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError
@@ -91,12 +91,14 @@ def load_engine(
     weights_done = time.perf_counter()
     runner = Runner(loaded, task, device, dtype, share_prefixes=engine.share_prefixes, prune=engine.prune_last_layer)
     longest = model.max_input_tokens or card.max_tokens
-    room = _warm_up(runner, engine, longest)
+    room, spent = _warm_up(runner, engine, longest)
     started = Started(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         dtype=str(dtype).removeprefix("torch."),
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
+        kernels_seconds=spent.kernels,
+        graphs_seconds=spent.graphs,
         batch_tokens=room.batch_tokens,
         weights_bytes=room.weights_bytes,
         workspace_bytes=room.workspace_bytes,
@@ -151,21 +153,19 @@ def _smaller(model: ModelSettings, dtype: torch.dtype) -> str | None:
     return "--quantization int8" if dtype.itemsize == 2 else "--dtype bfloat16"
 
 
-def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> Capacity:
-    """Compile and capture, then find out how much fits at once.
+def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> tuple[Capacity, WarmUp]:
+    """Compile and capture, then find out how much fits at once; what fits, and the seconds of the first two.
 
     Raises:
         ConfigError: beside the weights the GPU has no room for a batch.
     """
     wanted = batch_tokens(settings, runner.device)
     graphs = GraphBudget(settings.graph_seconds, settings.graph_mib << 20)
-    runner.warm_up(wanted, longest, settings.cuda_graphs, graphs)
+    spent = runner.warm_up(wanted, longest, settings.cuda_graphs, graphs)
     if runner.device.type != "cuda":
-        return Capacity(wanted)
-    meter = CudaMeter(runner.device, settings.mem_fraction_static)
-    return capacity(
-        meter, lambda tokens: runner.probe(tokens, longest), wanted, settings.max_batch_tokens is not None, longest
-    )
+        return Capacity(wanted), spent
+    meter, asked = CudaMeter(runner.device, settings.mem_fraction_static), settings.max_batch_tokens is not None
+    return capacity(meter, lambda tokens: runner.probe(tokens, longest), wanted, asked, longest), spent
 
 
 def _device_memory(device: torch.device) -> DeviceMemory:

@@ -9,10 +9,11 @@ E columns of a block: a vector's and a flag, C boundaries of the texts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +45,13 @@ class Group:
     dtype: OutputDtype
     values: Tensor
     scales_B: Tensor | None
+
+
+class WarmUp(NamedTuple):
+    """Seconds that a warm-up took: running what compiles kernels, and capturing CUDA graphs."""
+
+    kernels: float
+    graphs: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class Runner:
         self._shares_above = BUCKETS[-1] if device.type == "cuda" else 0
 
     @torch.inference_mode()
-    def warm_up(self, most_tokens: int, longest: int, graphs: bool, budget: GraphBudget | None = None) -> None:
+    def warm_up(self, most_tokens: int, longest: int, graphs: bool, budget: GraphBudget | None = None) -> WarmUp:
         """Compile kernels for texts up to ``longest`` tokens, and capture CUDA graphs for small batches.
 
         Args:
@@ -126,12 +134,15 @@ class Runner:
             graphs: whether to capture, where the device can.
             budget: what capturing may take; None for no limit.
         """
+        began = time.perf_counter()
         for length in _WARM_LENGTHS:
             with suppress(torch.OutOfMemoryError):  # so long a text would not run either
                 self._compile(min(length, longest), longest)
+        compiled = time.perf_counter()
         if graphs and self.device.type == "cuda":
             width = self._task.width
             self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, width, budget)
+        return WarmUp(compiled - began, time.perf_counter() - compiled)
 
     def _compile(self, length: int, longest: int) -> None:
         # Two texts that share nothing, so that what serves other texts is compiled.

@@ -92,14 +92,17 @@ _CLASSES: Final = MappingProxyType(
 class Started(msgspec.Struct, tag="started"):
     """The engine process's word that it serves.
 
-    On what and in which precision; how long loading took; the largest batch, and in bytes what the weights and such a
-    batch take of how much (0 where that was not measured).
+    On what and in which precision; how long loading took, and of the warm-up what compiles kernels and what captures
+    graphs; the largest batch, and in bytes what the weights and such a batch take of how much (0 where that was not
+    measured).
     """
 
     device: str
     dtype: str
     weights_seconds: float
     warmup_seconds: float
+    kernels_seconds: float = 0.0
+    graphs_seconds: float = 0.0
     batch_tokens: int = 0
     weights_bytes: int = 0
     workspace_bytes: int = 0
