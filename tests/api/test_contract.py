@@ -22,7 +22,7 @@ from anydim import testing
 # Which dimensions and prompts there are is the model's to say, so that what fits the types may still be refused.
 LENIENT = [negative_data_rejection, positive_data_acceptance, unsupported_method]
 FEW = settings(
-    max_examples=20,
+    max_examples=10,
     derandomize=True,
     deadline=None,
     database=None,
