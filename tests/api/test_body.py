@@ -86,7 +86,7 @@ class Slow:
 
 def test_bodies_under_way_are_bounded_together() -> None:
     engine = Slow()
-    app = create_app(ServedModel(intake=testing.intake()), engine, ServerSettings(max_bodies_bytes=2000))
+    app = create_app(Models([ServedModel(intake=testing.intake())]), engine, ServerSettings(max_bodies_bytes=2000))
     large = json.dumps({"input": "a" * 1500}).encode()
     head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n".encode()
     with running(app) as url, contextlib.closing(socket.create_connection(("127.0.0.1", urlsplit(url).port))) as line:
