@@ -1,4 +1,4 @@
-"""The application: routes and middleware around the served models. Entrances may hand in further routes.
+"""The application: routes and middleware around the served models. Entrances may hand in further operations.
 
 It knows Starlette; it knows no model, no tokenizer and no device. Middleware from the outside in: the observer, traces
 and CORS (where they are asked for), the envelope, the keys or, where there are none, the guard of origins.
@@ -17,7 +17,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
 
 from anydim.api.auth import KeyGuard, KeyRing
 from anydim.api.dialects.cohere import CohereRoutes
@@ -60,6 +59,9 @@ _EXPOSED: Final = (
     "X-Usage-Total-Tokens",
 )
 
+Entrance = Callable[[Service], Sequence[Operation]]
+"""What an entrance hands in: the shared service -> the operations that it adds."""
+
 
 def create_app(
     models: Models,
@@ -70,7 +72,7 @@ def create_app(
     hosts: Collection[str] | None = None,
     spans: TracerProvider | None = None,
     stop: Callable[[], Awaitable[None]] | None = None,
-    routes: Sequence[BaseRoute] = (),
+    entrances: Sequence[Entrance] = (),
 ) -> Starlette:
     """Build the ASGI application of one front end.
 
@@ -82,7 +84,7 @@ def create_app(
         hosts: the names that Host headers may have where there are no keys; None for all.
         spans: what collects traces; by default what ``--otlp-endpoint`` asks for, if anything.
         stop: awaited when the server shuts down, after the last answer.
-        routes: further routes; they stand before ours and behind the keys.
+        entrances: what adds further operations; they stand behind the keys and in /openapi.json like ours.
 
     Returns:
         The application; ``app.state.draining`` is the Draining that its owner sets before it stops, and
@@ -103,9 +105,10 @@ def create_app(
     metrics.show_too(EngineCollector(engine))
     if keys is None:
         keys = KeyRing.of(settings)
-    operations = [*_operations(Service(models, engine, settings)), *InfoRoutes(models, engine, settings).operations()]
+    service = Service(models, engine, settings)
+    operations = [*_operations(service), *InfoRoutes(models, engine, settings).operations()]
+    operations += [operation for entrance in entrances for operation in entrance(service)]
     every = [
-        *routes,
         *(operation.route() for operation in operations),
         *ProbeRoutes(engine, draining).routes(),
         *MetricsRoutes(metrics).routes(),

@@ -24,7 +24,7 @@ from anydim.cli.listen import open_file_limit, own_hosts
 from anydim.cli.reload import Reload
 from anydim.config import ServerSettings, Settings
 from anydim.engine.handle import EngineHandle
-from anydim.retrieval.routes import search_routes
+from anydim.retrieval.routes import search_entrance
 
 LAST_SECONDS: Final = 3
 """For connections that hold on after their answer."""
@@ -49,8 +49,8 @@ class FrontEnd:
             engine: what runs the Items.
         """
         server = settings.server
-        routes = search_routes(models, engine, settings.index, server)
-        self._app = create_app(models, engine, server, keys=keys, hosts=own_hosts(server), routes=routes)
+        entrances = search_entrance(models, settings.index)
+        self._app = create_app(models, engine, server, keys=keys, hosts=own_hosts(server), entrances=entrances)
         self._gate = Gate(self._app)
         self._http = _Server(_uvicorn_config(self._gate, server, partial(self._app.state.metrics.add, REFUSED)))
         self._listener = listener

@@ -1,6 +1,7 @@
-"""Routes: POST /v1/search on a served index, for the server to compose. The query goes through the server's own engine.
+"""Routes: POST /v1/search on a served index, for the server to compose. The query goes through the server's own engine,
+and so do the texts of the third stage.
 
-It knows HTTP, the served model and the stages; it knows no database's client and no torch.
+It knows HTTP, the served models and the stages; it knows no database's client and no torch.
 
 Legend: D full dimension.
 """
@@ -8,33 +9,32 @@ Legend: D full dimension.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from anydim.api.body import BodyDecoder, read_body
+from anydim.api.app import Entrance
 from anydim.api.models import Models
-from anydim.api.terms import terms_of
-from anydim.api.vectors import refuse_failed
-from anydim.api.waiting import run_for_client
-from anydim.config import IndexSettings, ServerSettings
-from anydim.engine.handle import EngineHandle
+from anydim.api.operations import Operation
+from anydim.api.service import Service, json_response, terms
+from anydim.api.status import Dialect
+from anydim.config import IndexSettings
 from anydim.errors import ConfigError, InvalidRequest, Unavailable
-from anydim.intake.request import EmbedRequest, InputType, Truncate
+from anydim.intake.request import EmbedRequest, InputType, ScoreRequest, Truncate
 from anydim.retrieval.layout import PROBE, Layout, check_model, check_probe, read_layout
-from anydim.retrieval.stages import Hit, Stage, check_query, find
+from anydim.retrieval.stages import Hit, SearchResult, Stage, check_query, find, reranked
 from anydim.retrieval.store import Store, open_store, without_password
-from anydim.types import Float32Array, Terms
+from anydim.types import Float32Array
 
 _Count = Annotated[int, Meta(ge=1, le=1000)]
 _Candidates = Annotated[int, Meta(ge=1, le=10_000)]
-_PATHS: Final = ("/v1/search", "/search")
 
 
 class SearchRequest(msgspec.Struct, kw_only=True):
@@ -53,6 +53,10 @@ class SearchRequest(msgspec.Struct, kw_only=True):
     ] = None
     instruction: Annotated[str | None, Meta(description="The task, for models trained with instructions.")] = None
     per_document: Annotated[bool | None, Meta(description="At most one hit a document.")] = None
+    rerank: Annotated[
+        bool | str | None,
+        Meta(description="Whether a served reranker judges the best hits again, or which one; not by default."),
+    ] = None
     priority: Annotated[str | None, Meta(description="high, normal or low.")] = None
     timeout: Annotated[float | None, Meta(description="Seconds that the client waits.")] = None
 
@@ -66,89 +70,143 @@ class SearchAnswer(msgspec.Struct, kw_only=True):
     model: str
 
 
+@dataclass(frozen=True, slots=True)
+class ServedIndex:
+    """An index that a server answers from.
+
+    Attributes:
+        store: the database.
+        layout: how it was made.
+        settings: what a search does unless the request says otherwise.
+    """
+
+    store: Store
+    layout: Layout
+    settings: IndexSettings
+
+
 class SearchRoutes:
     """The routes of one index."""
 
-    def __init__(self, models: Models, engine: EngineHandle, settings: IndexSettings, server: ServerSettings) -> None:
-        """Open the index that the settings name.
-
-        Raises:
-            ConfigError: there is no such index, or it was made with another model.
-            MissingExtra: the database's client is not installed.
-            Unavailable: the database does not answer.
-        """
-        self._models, self._engine, self._settings = models, engine, settings
-        self._served, self._intake = models.embedder()
-        self._store, self._layout = _opened(settings)
-        check_model(self._layout, self._intake.card)
-        self._decoder = BodyDecoder(SearchRequest, server.strict)
-        self._limit = server.max_body_bytes
+    def __init__(self, service: Service, index: ServedIndex) -> None:
+        """Search an index with the models behind a service."""
+        self._service, self._index = service, index
+        self._served = service.models.embedder()[0]
+        self._decoder = service.decoder(SearchRequest)
         self._is_checked = False
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """The route with and without the /v1 prefix."""
-        return [Route(path, self.search, methods=["POST"]) for path in _PATHS]
+        return [
+            Operation(
+                path=f"{prefix}/search",
+                name=f"search{suffix}",
+                summary="Find chunks of the served index.",
+                dialect=Dialect.OPENAI,
+                handler=self.search,
+                body=SearchRequest,
+                answer=SearchAnswer,
+                example={"query": "how do I sort a list?", "top_k": 3},
+            )
+            for prefix, suffix in (("/v1", ""), ("", "_without_prefix"))
+        ]
 
     async def search(self, request: Request) -> Response:
         """POST /v1/search."""
-        wanted = self._decoder.decode(await read_body(request, self._limit))
-        if self._models.embedder(wanted.model)[0] is not self._served:
+        wanted = self._decoder.decode(await self._service.read(request))
+        if self._service.models.embedder(wanted.model)[0] is not self._served:
             raise InvalidRequest(f"the index was made with {self._served.names[0]}", "model")
         check_query(wanted.query)
-        terms = terms_of(request, wanted.priority, wanted.timeout)
+        reranker = self._reranker(wanted)
         if not self._is_checked:
-            await self._check(request, terms)
+            await self._check(request, wanted)
         input_type = None if wanted.instruction else InputType.QUERY
-        query_D = await self._embed(request, wanted.query, input_type, terms, wanted.instruction)
-        found = await asyncio.to_thread(
-            find, self._store, self._layout, query_D, self._asked(wanted), wanted.where, wanted.per_document is True
-        )
-        answer = SearchAnswer(data=found.hits, stages=found.stages, model=self._served.names[0])
-        return Response(msgspec.json.encode(answer), media_type="application/json")
+        query_D = await self._embed(request, wanted, wanted.query, input_type, wanted.instruction)
+        index, settings = self._index, self._asked(wanted)
+        arguments = (index.store, index.layout, query_D, settings, wanted.where, wanted.per_document is True)
+        found = await asyncio.to_thread(find, *arguments, reranker is not None)
+        if reranker is not None:
+            found = await self._rerank(request, wanted, found, reranker, settings.top_k)
+        return json_response(SearchAnswer(data=found.hits, stages=found.stages, model=self._served.names[0]))
+
+    def _reranker(self, wanted: SearchRequest) -> str | None:
+        """The name of the reranker that was asked for, known to the server; None where none was."""
+        if wanted.rerank is None or wanted.rerank is False:
+            return None
+        return self._service.models.reranker(None if wanted.rerank is True else wanted.rerank)[0].names[0]
 
     def _asked(self, wanted: SearchRequest) -> IndexSettings:
-        top_k, candidates = wanted.top_k or self._settings.top_k, wanted.candidates or self._settings.candidates
-        return replace(self._settings, top_k=top_k, candidates=candidates)
+        settings = self._index.settings
+        return replace(
+            settings, top_k=wanted.top_k or settings.top_k, candidates=wanted.candidates or settings.candidates
+        )
 
-    async def _check(self, request: Request, terms: Terms) -> None:
+    async def _check(self, request: Request, wanted: SearchRequest) -> None:
         """Once, before the first search: does the model still give the vectors of the index?"""
-        vector_D = await self._embed(request, PROBE, InputType.DOCUMENT, terms)
+        vector_D = await self._embed(request, wanted, PROBE, InputType.DOCUMENT)
         try:
-            check_probe(self._layout, vector_D)
+            check_probe(self._index.layout, vector_D)
         except ConfigError as error:
             raise Unavailable(error.message) from None
         self._is_checked = True
 
     async def _embed(
-        self, request: Request, text: str, input_type: InputType | None, terms: Terms, instruction: str | None = None
+        self,
+        request: Request,
+        wanted: SearchRequest,
+        text: str,
+        input_type: InputType | None,
+        instruction: str | None = None,
     ) -> Float32Array:
         asked = EmbedRequest(
             inputs=[text],
-            output_dim=self._layout.dim,
+            output_dim=self._index.layout.dim,
             input_type=input_type,
             instruction=instruction,
             truncate=Truncate.END,
-            terms=terms,
+            terms=terms(request, wanted),
         )
-        outputs = await run_for_client(self._engine, self._intake.prepare(asked), request.receive)
-        refuse_failed(outputs)
-        return np.asarray(outputs[0].values, np.float32)
+        job = self._service.embed(wanted, wanted.model, asked)
+        _, answer = await self._service.run(request, lambda request, body: job, b"")
+        return np.asarray(answer.outputs[0].values, np.float32)
+
+    async def _rerank(
+        self, request: Request, wanted: SearchRequest, found: SearchResult, reranker: str, count: int
+    ) -> SearchResult:
+        """The third stage: as ``stages.rerank``, with the server's own engine."""
+        began = time.perf_counter()
+        hits: Sequence[Hit] = found.hits
+        scores: Sequence[float] = ()
+        if hits:
+            asked = ScoreRequest(
+                queries=[wanted.query], documents=[hit.text for hit in hits], terms=terms(request, wanted)
+            )
+            job = await asyncio.to_thread(self._service.rerank, wanted, reranker, asked)
+            _, answer = await self._service.run(request, lambda request, body: job, b"")
+            scores = answer.scores
+        best = reranked(hits, scores, count)
+        stage = Stage("rerank", reranker, len(best), 1e3 * (time.perf_counter() - began))
+        return SearchResult(best, [*found.stages, stage])
 
 
-def search_routes(models: Models, engine: EngineHandle, settings: IndexSettings, server: ServerSettings) -> list[Route]:
-    """The routes of the index that the settings name; none where they name no database.
+def search_entrance(models: Models, settings: IndexSettings) -> list[Entrance]:
+    """What adds the routes of the index that the settings name to a server; nothing where they name no database.
 
     Raises:
-        ConfigError, MissingExtra, Unavailable: see SearchRoutes.
+        ConfigError: there is no such index, or it was made with another model.
+        MissingExtra: the database's client is not installed.
+        Unavailable: the database does not answer.
     """
-    return SearchRoutes(models, engine, settings, server).routes() if settings.db is not None else []
-
-
-def _opened(settings: IndexSettings) -> tuple[Store, Layout]:
-    address = settings.db or ""
-    store = open_store(address, settings.collection)
+    if settings.db is None:
+        return []
+    _, intake = models.embedder()
+    store = open_store(settings.db, settings.collection)
     body = store.read_layout()
     if body is None:
         store.close()
-        raise ConfigError(f"there is no index named {settings.collection} at {without_password(address)}")
-    return store, read_layout(body)
+        place = without_password(settings.db)
+        raise ConfigError(f"there is no index named {settings.collection} at {place}")
+    layout = read_layout(body)
+    check_model(layout, intake.card)
+    index = ServedIndex(store, layout, settings)
+    return [lambda service: SearchRoutes(service, index).operations()]

@@ -20,3 +20,10 @@ def server(minilm_folder: Path) -> Iterator[str]:
     """The address of a server of all-MiniLM-L6-v2 that asks for a key."""
     with serving(minilm_folder, "--dtype", "float32", "--api-key", "s3cret-key") as running:
         yield running.address
+
+
+@pytest.fixture(scope="session")
+def rerank_server(cross_folder: Path) -> Iterator[str]:
+    """The address of a server of that cross-encoder."""
+    with serving(cross_folder, "--dtype", "float32") as running:
+        yield running.address

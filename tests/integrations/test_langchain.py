@@ -183,3 +183,17 @@ def test_documents_are_reranked_as_sentence_transformers_scores_them(rerank: Any
         one.page_content for one in best
     ]
     assert list(rerank.compress_documents([], "birds")) == []
+
+
+def test_a_server_reranks_as_this_process_does(rerank: AnydimRerank, rerank_server: str) -> None:
+    documents = [Document(text) for text in TEXTS]
+    remote = AnydimRerank(base_url=rerank_server, top_n=None)
+    found, expected = remote.compress_documents(documents, "birds"), rerank.compress_documents(documents, "birds")
+    assert len(found) == 3
+    assert [document.page_content for document in found[:2]] == [document.page_content for document in expected]
+    scores = [[document.metadata["relevance_score"] for document in each[:2]] for each in (found, expected)]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    again = asyncio.run(remote.acompress_documents(documents, "birds"))
+    assert [document.page_content for document in again] == [document.page_content for document in found]
+    with pytest.raises(openai.BadRequestError, match="instruction"):
+        AnydimRerank(base_url=rerank_server, model_kwargs={"instruction": "x"}).compress_documents(documents, "birds")

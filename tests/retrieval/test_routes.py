@@ -2,15 +2,23 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from anydim import Embedder
+from anydim import Embedder, Reranker
+from anydim.api.app import create_app
+from anydim.api.models import Models, ServedModel
+from anydim.config import ServerSettings
+from anydim.engine.handle import LocalEngine
 from anydim.retrieval import Document, Index
+from anydim.retrieval.routes import search_entrance
+from anydim.types import Item, Output
 from tests.server.process import ServerProcess, serving
+from tests.shelf import Shelf
 
 from .conftest import articles
 
@@ -77,6 +85,8 @@ def test_what_another_process_adds_is_found(server: ServerProcess, index: Index)
         ({"query": "x", "where": "lang=en"}, 400, "where", "expected an object"),
         ({"query": "x", "instruction": "y"}, 400, "instruction", "not trained with instructions"),
         ({"query": "x", "model": "another"}, 404, "model", "does not exist"),
+        ({"query": "x", "rerank": True}, 404, "model", "no reranker"),
+        ({"query": "x", "rerank": 3}, 400, "rerank", "boolean"),
     ],
 )
 def test_a_wrong_request_is_refused_by_its_field(
@@ -86,6 +96,44 @@ def test_a_wrong_request_is_refused_by_its_field(
     assert found == status, answer
     assert answer["error"]["param"] == param
     assert words in answer["error"]["message"]
+
+
+def test_the_route_is_documented(server: ServerProcess) -> None:
+    request = urllib.request.Request(server.address + "/openapi.json", headers={"Authorization": f"Bearer {KEY}"})
+    paths = server.send(request)[1]["paths"]
+    assert paths["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["example"]["top_k"] == 3
+    assert "/search" in paths
+
+
+def test_a_served_reranker_is_the_third_stage(embedder: Embedder, index: Index, shelf: Shelf) -> None:
+    with Reranker(str(shelf.folder("cross-bert")), dtype="float32", threads=1) as reranker:
+        models = Models([ServedModel(intake=embedder.intake), ServedModel(intake=reranker.intake)])
+        entrances = search_entrance(models, index.settings)
+        app = create_app(models, TwoModels(embedder, reranker), ServerSettings(), entrances=entrances)
+        with TestClient(app) as http:
+            body = {"query": "school", "rerank": True, "where": {"lang": "en"}, "top_k": 4}
+            answer = http.post("/v1/search", json=body).json()
+            assert http.post("/v1/search", json=body | {"rerank": "cross-bert"}).json()["data"] == answer["data"]
+            assert http.post("/v1/search", json=body | {"where": {"article": -1}}).json()["data"] == []
+        assert [stage["name"] for stage in answer["stages"]] == ["coarse", "refine", "rerank"]
+        assert answer["stages"][2]["candidates"] == 4
+        before = index.search("school", where={"lang": "en"}, top_k=50).hits
+        assert answer["stages"][1]["candidates"] == len(before)
+        scores = sorted(reranker.score("school", [hit.text for hit in before]), reverse=True)
+        assert [hit["relevance"] for hit in answer["data"]] == pytest.approx(scores[:4], abs=1e-4)
+
+
+class TwoModels:
+    """The engines of both, behind one handle: a score is asked for as one component, a vector never is."""
+
+    def __init__(self, embedder: Embedder, reranker: Reranker) -> None:
+        self._embedding, self._scoring = LocalEngine(embedder._engine), LocalEngine(reranker._engine)
+
+    async def run(self, items: Sequence[Item]) -> list[Output]:
+        return await (self._scoring if items[0].dim == 1 else self._embedding).run(items)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._embedding, name)
 
 
 def test_search_is_behind_the_keys(server: ServerProcess) -> None:
