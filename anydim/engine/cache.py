@@ -6,13 +6,14 @@ for many threads. Imports no torch.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 from anydim.engine.metrics import EngineCounts
-from anydim.engine.work import Derive
+from anydim.engine.work import Derive, TextKey, key_of
 from anydim.types import Float32Array, Item, Output
 
 _OVERHEAD_BYTES: Final = 400  # of an entry, beside its ids and its vector
@@ -26,7 +27,7 @@ class VectorCache:
         self._most = most_bytes
         self._derive = derive
         self._counts = counts
-        self._vectors: OrderedDict[bytes, Float32Array] = OrderedDict()
+        self._vectors: OrderedDict[TextKey, Float32Array] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, items: Sequence[Item]) -> dict[int, Output]:
@@ -43,7 +44,7 @@ class VectorCache:
 
     def add(self, item: Item, raw: Output) -> None:
         """Keep a copy of a raw Output."""
-        key, values = item.ids.tobytes(), raw.values.astype("float32", copy=True)
+        key, values = key_of(item), raw.values.astype("float32", copy=True)
         with self._lock:
             before = self._vectors.pop(key, None)
             if before is not None:
@@ -54,11 +55,11 @@ class VectorCache:
                 self._counts.cache_bytes -= _size(*self._vectors.popitem(last=False))
 
     def _look_up(self, item: Item) -> Float32Array | None:
-        key = item.ids.tobytes()
+        key = key_of(item)
         if key in self._vectors:
             self._vectors.move_to_end(key)
         return self._vectors.get(key)
 
 
-def _size(key: bytes, values: Float32Array) -> int:
-    return len(key) + values.nbytes + _OVERHEAD_BYTES
+def _size(key: TextKey, values: Float32Array) -> int:
+    return sys.getsizeof(key[0]) + values.nbytes + _OVERHEAD_BYTES

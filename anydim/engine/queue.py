@@ -23,7 +23,7 @@ from typing import Final
 
 from anydim.engine.lanes import Lane, Shares
 from anydim.engine.metrics import EngineCounts
-from anydim.engine.work import Claim, Ticket, Work, form_of
+from anydim.engine.work import Claim, TextKey, Ticket, Work, form_of, key_of
 from anydim.errors import DeadlineExceeded, Overloaded, Unavailable
 from anydim.types import Item, Output, OutputDtype, Priority
 
@@ -107,7 +107,7 @@ class Queue:
         self._short, self._bulk = Lane(is_short=True), Lane(is_short=False)
         self._shares = Shares(max(1, policy.slice_tokens // _QUANTA))
         self._held: dict[str, int] = {}
-        self._under_way: dict[bytes, Work] = {}
+        self._under_way: dict[TextKey, Work] = {}
         self._closed = False
         self._bulk_running = 0
         self._short_due = 0
@@ -235,8 +235,8 @@ class Queue:
 
     def _add(self, claim: Claim, now: float, rank: float, is_short: bool) -> None:
         item = claim.item
-        ids = item.ids.tobytes()
-        work = self._under_way.get(ids)
+        key = key_of(item)
+        work = self._under_way.get(key)
         if work is not None and self._joins(item, work):
             self._counts.deduplicated += 1
             work.claims.append(claim)
@@ -247,7 +247,7 @@ class Queue:
         else:
             asked = self._policy.raw(item) if self._policy.always_raw else item
             work = Work(asked, [claim], item.terms.key, len(item.ids), now, rank, is_short)
-            self._under_way[ids] = work
+            self._under_way[key] = work
             self._push(work)
         claim.ticket.works.append(work)
 
@@ -345,6 +345,6 @@ class Queue:
         self._close_to_others(work)
 
     def _close_to_others(self, work: Work) -> None:
-        key = work.item.ids.tobytes()
+        key = key_of(work.item)
         if self._under_way.get(key) is work:
             del self._under_way[key]

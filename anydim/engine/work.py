@@ -19,10 +19,19 @@ from anydim.types import Item, Output
 Derive = Callable[[Sequence[Item], Sequence[Output]], list[Output]]
 """Items, and the raw Outputs of their texts, to the Outputs that the Items ask for."""
 
-form_of: Final[Callable[[Item], object]] = attrgetter(
-    *(each.name for each in fields(Item) if each.name not in ("ids", "terms"))
-)
-"""What an Item wants of its text: all its fields but the token ids and the terms."""
+TextKey = tuple[object, ...]
+"""What two Items have in common that can share a forward."""
+
+_FORM: Final = ("dim", "dtype", "normalize")
+_SOURCE: Final = tuple(each.name for each in fields(Item) if each.name not in (*_FORM, "ids", "terms"))
+
+form_of: Final[Callable[[Item], object]] = attrgetter(*_FORM)
+"""How an Item wants the vector of its text."""
+
+
+def key_of(item: Item) -> TextKey:
+    """The text of an Item: its token ids, and every field that is neither form nor terms."""
+    return item.ids.tobytes(), *(getattr(item, name) for name in _SOURCE)
 
 
 @dataclass(eq=False, slots=True)

@@ -82,12 +82,12 @@ def test_every_form_comes_out_of_the_cache_as_it_comes_from_the_model() -> None:
 
 def test_the_cache_keeps_to_its_bound_and_drops_what_was_not_used_longest() -> None:
     counts = EngineCounts()
-    cache = VectorCache(1700, derive, counts)
+    cache = VectorCache(1900, derive, counts)
     texts = [Item(np.array([number], np.int32), 4) for number in range(6)]
     for number, text in enumerate(texts):
         cache.add(text, Output(np.full(4, number, np.float32)))
         cache.find(texts[:1])
-        assert counts.cache_bytes <= 1700
+        assert counts.cache_bytes <= 1900
     assert sorted(cache.find(texts)) == [0, 3, 4, 5]
 
 
