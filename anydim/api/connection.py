@@ -185,6 +185,9 @@ class Connection(HttpToolsProtocol):
         self._unwatch()
         if phase is _Phase.BODY and (self.flow.read_paused or self.pipeline):  # the wait is ours, not the client's
             self._watch(phase)
+        elif phase is _Phase.BODY and self.cycle.response_complete:  # refused unread: there is nothing more to say
+            self._limits.refused("body_timeout")
+            self.transport.close()
         elif phase is _Phase.BODY:
             seconds = self._limits.settings.body_timeout
             self._refuse("body_timeout", 408, f"the body did not arrive within {seconds:g} seconds")

@@ -193,6 +193,12 @@ def test_a_body_that_does_not_come_is_ended(quick: Server, extra: bytes) -> None
     assert "body_timeout" in quick.causes
 
 
+def test_a_request_that_was_answered_unread_gets_one_answer(quick: Server) -> None:
+    answer = quick.ask(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert status_of(answer) == 404
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_slow_body_within_the_limit_is_answered(patient: Server) -> None:
     with patient.line() as line:
         head, body = good()[: -len(BODY)], BODY

@@ -25,7 +25,7 @@ from tests.server.process import ServerProcess, serving
 from tests.server.test_life import engine_of
 
 LIMITS = ("--header-timeout", "1", "--body-timeout", "1", "--max-header-bytes", "2048", "--max-body-bytes", "100000")
-HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
 GOOD = {"input": "hello"}
 
 
