@@ -43,9 +43,8 @@ def test_a_killed_engine_is_replaced_and_nobody_waits_for_it(minilm_folder: Path
         assert server.get("/ready")[0] == 200
         first = engine_of(server)
         statuses: list[int] = []
-        crowd = threading.Thread(
-            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 3000})[0])
-        )
+        different = [f"{number} " + "word " * 200 for number in range(3000)]  # equal texts would share a forward
+        crowd = threading.Thread(target=lambda: statuses.append(server.post("/v1/embeddings", {"input": different})[0]))
         crowd.start()
         server.until(lambda: first.cpu_percent(0.2) > 20)
         first.send_signal(signal.SIGKILL)
