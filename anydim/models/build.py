@@ -2,7 +2,7 @@
 
 It knows families and devices; it knows nothing of requests or heads.
 
-Legend: D hidden width.
+Legend: D hidden width, I channels in, O channels out.
 """
 
 from __future__ import annotations
