@@ -85,7 +85,7 @@ class EngineCounts(msgspec.Struct, kw_only=True):
         cache_hits: texts answered from the cache.
         cache_misses: texts that the cache did not hold; 0 where there is no cache.
         split_batches: batches that failed and were run in halves.
-        upcast_texts: texts that ran again with float32 weights, since their vector was not finite.
+        upcast_texts: texts whose vector was not finite, which run again with float32 weights where theirs are narrower.
         errors: inputs or submissions that got no vector, by cause (see Cause).
 
     Histograms:

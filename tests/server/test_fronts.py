@@ -131,9 +131,9 @@ def test_a_killed_server_takes_all_its_processes_along(minilm_folder: Path, tmp_
 
 def test_a_taken_port_is_told_whoever_holds_it(server: ServerProcess, minilm_folder: Path) -> None:
     port = server.address.rsplit(":", 1)[1]
-    late = ServerProcess(str(minilm_folder), "--http-workers", "2", "--port", port)
-    assert late.process.wait(60) == 2
-    late.stop()
+    with serving(minilm_folder, "--http-workers", "2", "--port", port) as late:
+        assert late.process.wait(60) == 2
+        assert late.stop() == 2
     assert f"port {port}" in late.output
 
 
