@@ -63,16 +63,21 @@ class Site:
 
 
 def mixed(site: Site) -> list[dict[str, Any]]:
-    """Short and bulk alone, then together."""
+    """Short and bulk alone and together, in turns, so that whatever else the machine does meets all of them."""
     options = site.options
     flags = [*site.flags, "--max-input-tokens", str(options.document), "--slice-tokens", str(options.slice)]
     queries, documents = site.queries(), site.documents()
+    one_slice, short, bulk, short_beside, bulk_beside = (Outcome() for _ in range(5))
     with running_server(site.folder, flags) as port:
         asyncio.run(saturate(port, 2, [*documents[:4], *queries[:20]], 2))
-        one_slice = asyncio.run(saturate(port, 1, documents, options.seconds / 2))
-        short = asyncio.run(steady(port, options.rate, queries, options.seconds))
-        bulk = asyncio.run(saturate(port, options.connections, documents, options.seconds))
-        short_beside, bulk_beside = asyncio.run(_together(port, site, queries, documents))
+        seconds = options.seconds / options.rounds
+        for _ in range(options.rounds):
+            one_slice.join(asyncio.run(saturate(port, 1, documents, seconds / 2)))
+            short.join(asyncio.run(steady(port, options.rate, queries, seconds)))
+            bulk.join(asyncio.run(saturate(port, options.connections, documents, seconds)))
+            found = asyncio.run(_together(port, site, queries, documents, 1.5 * seconds))
+            short_beside.join(found[0])
+            bulk_beside.join(found[1])
     slice_ms = one_slice.quantile(0.5) * options.slice / options.document
     bound = short.quantile(0.99) + 1.2 * slice_ms
     share = (bulk_beside.tokens / bulk_beside.took) / (bulk.tokens / bulk.took)
@@ -96,28 +101,31 @@ def mixed(site: Site) -> list[dict[str, Any]]:
 
 
 async def _together(
-    port: int, site: Site, queries: Sequence[bytes], documents: Sequence[bytes]
+    port: int, site: Site, queries: Sequence[bytes], documents: Sequence[bytes], seconds: float
 ) -> tuple[Outcome, Outcome]:
     """Bulk first, so that short work meets a server that is busy already; bulk ends last."""
     options = site.options
-    bulk = asyncio.create_task(saturate(port, options.connections, documents, 1.5 * options.seconds + 2))
+    bulk = asyncio.create_task(saturate(port, options.connections, documents, seconds + 1.5))
     await asyncio.sleep(1)
-    short = await steady(port, options.rate, queries, 1.5 * options.seconds)
+    short = await steady(port, options.rate, queries, seconds)
     return short, await bulk
 
 
 def overload(site: Site) -> list[dict[str, Any]]:
-    """The most that can be answered, then three times that a second."""
+    """The most that can be answered and three times that a second, in turns."""
     options = site.options
     queue = str(options.queue_seconds * options.expected_rate)
     flags = [*site.flags, "--max-input-tokens", str(options.document), "--max-queue-tokens", queue]
     bodies = [request(site.corpus.lines(options.texts)) for _ in range(_DRAWN)]
+    peak, over = Outcome(), Outcome()
     with running_server(site.folder, flags) as port:
         asyncio.run(saturate(port, 4, bodies, 2))
-        peak = asyncio.run(saturate(port, 16, bodies, options.seconds))
-        rate = peak.statuses[200] / peak.took
-        over = asyncio.run(steady(port, 3 * rate, bodies, options.seconds))
-    answered = over.statuses[200] / over.took
+        for _ in range(options.rounds):
+            most = asyncio.run(saturate(port, 16, bodies, options.seconds / options.rounds))
+            rate = 3 * most.statuses[200] / most.took
+            peak.join(most)
+            over.join(asyncio.run(steady(port, rate, bodies, options.seconds / options.rounds)))
+    rate, answered = peak.statuses[200] / peak.took, over.statuses[200] / over.took
     refused = sorted(over.refused_seconds) or [float("nan")]
     return [
         {"case": "overload", "what": "peak", "offered_per_s": rate, **peak.row()},
@@ -156,11 +164,10 @@ def _from_processes(site: Site, port: int) -> dict[str, Any]:
             for _ in range(options.clients)
         ]
         outcomes = [job.result() for job in jobs]
-    whole = Outcome(took=max(outcome.took for outcome in outcomes))
+    whole = Outcome()
     for outcome in outcomes:
-        whole.statuses += outcome.statuses
-        whole.seconds += outcome.seconds
-        whole.tokens += outcome.tokens
+        whole.join(outcome)
+    whole.took = max(outcome.took for outcome in outcomes)
     return {"connections": options.clients * options.connections, **whole.row()}
 
 
@@ -214,6 +221,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shape", choices=shapes.NAMES, help="random weights of a Qwen3-Embedding shape instead")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=4, help="turns that mixed load and overload take")
     parser.add_argument("--rate", type=float, help="short requests a second beside bulk")
     parser.add_argument("--document", type=int, help="tokens of a bulk document")
     parser.add_argument("--slice", type=int, help="--slice-tokens of the server")

@@ -42,6 +42,15 @@ class Outcome:
             self.refused_seconds.append(seconds)
             self.retry_after += [float(value) for value in _header(head, b"retry-after")]
 
+    def join(self, other: Outcome) -> None:
+        """Count the answers of another stretch of time as well."""
+        self.statuses += other.statuses
+        self.seconds += other.seconds
+        self.refused_seconds += other.refused_seconds
+        self.retry_after += other.retry_after
+        self.tokens += other.tokens
+        self.took += other.took
+
     def quantile(self, part: float) -> float:
         """Milliseconds that this part of the answers stayed below."""
         return _quantile(self.seconds, part)

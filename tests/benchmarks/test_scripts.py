@@ -136,7 +136,21 @@ def test_serve(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_load(script: Script) -> None:
-    flags = ("--cases", "mixed", "overload", "--seconds", "0.5", "--document", "64", "--rate", "10", "--texts", "2")
+    flags = (
+        "--cases",
+        "mixed",
+        "overload",
+        "--seconds",
+        "0.5",
+        "--document",
+        "64",
+        "--rate",
+        "10",
+        "--texts",
+        "2",
+        "--rounds",
+        "1",
+    )
     kept = script(load.main, "--model", "minilm", *flags, "--expected-rate", "200")
     found = {(row["case"], row["what"]): row for row in kept["rows"] if "what" in row}
     assert found["mixed", "short beside bulk"]["answered"] > 0
