@@ -208,6 +208,7 @@ def _worker_environment() -> dict[str, str]:
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
     # The front end shares the cores: idle compute threads must sleep, not spin.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # oneDNN keeps 0.6 MiB of code for each shape of a product, by default of 1024 shapes; making it anew takes 1 ms.
-    kept.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+    # oneDNN and torch around it keep the code of 1024 shapes of products each, 0.2 MiB a shape; new code takes 1 ms.
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        kept.setdefault(cache, "512")
     return kept
