@@ -52,7 +52,7 @@ class Site:
     flags: Sequence[str]
     corpus: Corpus
 
-    def documents(self, count: int = _DRAWN) -> list[bytes]:
+    def documents(self, count: int = _DRAWN // 4) -> list[bytes]:
         """Requests of one document each, at least ``--document`` tokens long and cut there by the server."""
         words = self.options.document if self.options.shape is None else int(0.95 * self.options.document)
         return [request(self.corpus.pages(1, words)) for _ in range(count)]
