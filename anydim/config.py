@@ -297,6 +297,12 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Pa
     )
 
 
+def changed(section: Any) -> dict[str, Any]:
+    """The settings of one section that differ from their defaults, by name."""
+    values = ((item.name, getattr(section, item.name), item.default) for item in dataclasses.fields(section))
+    return {name: value for name, value, default in values if value != default}
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """`` (did you mean X?)`` for the known name nearest to a wrong one, or nothing."""
     close = difflib.get_close_matches(name, known, n=1)

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final, Self, TypeVar
@@ -24,7 +25,7 @@ from anydim.intake.intake import Intake
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
-from anydim.types import Output, OutputDtype
+from anydim.types import Item, Output, OutputDtype
 
 _ARRAYS: Final = (np.ndarray, np.integer, tuple)
 _CHUNK: Final = 256  # texts tokenised at a time, so that the engine starts while the rest are being read
@@ -134,6 +135,12 @@ class Embedder:
     async def aembed(self, texts: str | Sequence[str], **options: Any) -> Any:
         """``embed`` without blocking the event loop; the same arguments, result and errors."""
         return await asyncio.to_thread(self.embed, texts, **options)
+
+    def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
+        """Items that this embedder's ``intake`` made; the future gets one Output an Item, an error in place of a vector
+        where one text failed. Cancelling it takes back what waits.
+        """
+        return self._engine.submit(items)
 
     def _run(self, request: EmbedRequest, show_progress: bool | None) -> Vectors | list[Vectors]:
         """Tokenise chunk by chunk while the engine works on the chunks before."""

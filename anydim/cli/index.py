@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from anydim.config import Settings
+from anydim.config import Settings, changed
 from anydim.embedder import Embedder
 from anydim.errors import ConfigError
 from anydim.progress import progress_bar
@@ -74,18 +74,12 @@ def opened_index(settings: Settings) -> Iterator[Index]:
     """
     if settings.index.db is None:
         raise ConfigError("--db is missing: a folder for the index, or the address of a database")
-    model = {**_changed(settings.model), **_changed(settings.engine)}
+    model = {**changed(settings.model), **changed(settings.engine)}
     with (
         Embedder(**model, show_progress=settings.server.enable_tqdm) as embedder,
-        Index(embedder=embedder, **_changed(settings.index)) as index,
+        Index(embedder=embedder, **changed(settings.index)) as index,
     ):
         yield index
-
-
-def _changed(section: Any) -> dict[str, Any]:
-    """The settings of a section that differ from their defaults."""
-    values = ((item.name, getattr(section, item.name), item.default) for item in fields(section))
-    return {name: value for name, value, default in values if value != default}
 
 
 def _add(index: Index, job: IndexJob, total: int, with_bar: bool) -> int:

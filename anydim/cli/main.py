@@ -17,11 +17,12 @@ from typing import Any, Final
 import click
 
 from anydim import __version__
-from anydim.cli.options import CONTEXT, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
+from anydim.cli.embed_options import embed_command, job_of
+from anydim.cli.options import CONTEXT, LIBRARY, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
-LATER: Final = ("embed", "rerank", "check", "advise", "fit", "bench", "deploy")
+LATER: Final = ("rerank", "check", "advise", "fit", "bench", "deploy")
 INTERRUPTED: Final = 130
 
 _SERVE_EXAMPLES: Final = """\
@@ -50,10 +51,6 @@ _INFO_SETTINGS: Final = ("revision", "cache", "default_dim", "dim_step", "max_in
 _TEXT_FIELD: Final = "Field of a row that holds text; repeatable, the texts are joined. [default text]"
 _ID_FIELD: Final = "Field of a row that holds its id; without one it is named FILE:ROW. [default id]"
 _WHERE: Final = "Only documents whose metadata fulfil this; also !=, <, <=, >, >=; repeatable, all must hold."
-_LIBRARY_SETTINGS: Final = (  # of the model and the engine where they run in this process
-    *("model", "revision", "cache", "dtype", "force_float16", "projection", "dim_step", "max_input_tokens"),
-    *("device", "max_batch_tokens", "threads", "enable_tqdm"),
-)
 _INDEX_EXAMPLES: Final = """\
 Examples:
   anydim index docs.jsonl --db ./papers
@@ -120,6 +117,15 @@ def _run_search(config: Path | None, **given: Any) -> None:
         from anydim.cli.search import SearchJob, run_search
 
         run_search(settings, SearchJob(**own))
+
+
+def _run_embed(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        job = job_of(given)
+        settings = read_settings(given, config)
+        from anydim.cli.embed import run_embed
+
+        sys.exit(run_embed(settings, job))
 
 
 def _run_version() -> None:
@@ -204,7 +210,7 @@ def _index_based(
     command = SettingCommand(
         name, examples=examples, first=("Other", "Index"), callback=callback, params=own, help=text
     )
-    return setting_options((*asked, *_LIBRARY_SETTINGS))(command)
+    return setting_options((*asked, *LIBRARY))(command)
 
 
 def _settings_of(section: str) -> tuple[str, ...]:
@@ -229,8 +235,8 @@ def make_program() -> click.Group:
         context_settings=dict(CONTEXT),
     )
     click.version_option(__version__, prog_name="anydim", message="%(prog)s %(version)s")(program)
-    commands = (_serve_command(), _info_command(), _index_command(), _search_command(), _version_command())
-    for command in (*commands, *map(_later_command, LATER)):
+    commands = (_serve_command(), _info_command(), embed_command(_run_embed), _index_command(), _search_command())
+    for command in (*commands, _version_command(), *map(_later_command, LATER)):
         program.add_command(command)
     return program
 

@@ -1,0 +1,256 @@
+"""Records: files, globs, folders, addresses and standard input -> texts, one at a time, with the columns to keep.
+
+JSONL, CSV, Parquet and plain text (one text a line), compressed or not, wherever fsspec reads. What has no text becomes
+a record that says why, and the rest goes on. It knows files; it knows no tokens, vectors or outputs.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+import msgspec
+
+from anydim.errors import InvalidRequest, MissingExtra
+
+Format = Literal["auto", "jsonl", "csv", "parquet", "text"]
+
+STDIN: Final = "-"
+_ROWS: Final = 256  # Parquet rows in memory at a time
+_PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+_SUFFIXES: Final = MappingProxyType(
+    {
+        ".jsonl": "jsonl",
+        ".ndjson": "jsonl",
+        ".csv": "csv",
+        ".parquet": "parquet",
+        ".txt": "text",
+        ".md": "text",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How rows are read.
+
+    Attributes:
+        column: the field with the text; lines of plain text have no fields.
+        keep: fields that go along to the output.
+        format: what the files are; ``auto`` goes by their names, and for standard input by its first character.
+    """
+
+    column: str = "text"
+    keep: Sequence[str] = ()
+    format: Format = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of the input.
+
+    Attributes:
+        row: its number through all inputs, from 0.
+        where: file and line or row, for people.
+        text: its text, empty where there is none.
+        problem: why it has no text; empty where it has one.
+        kept: the fields to keep.
+    """
+
+    row: int
+    where: str
+    text: str
+    problem: str = ""
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+
+Row = Mapping[str, Any] | str
+"""The fields of a row, or what is wrong with it."""
+
+
+def read_records(inputs: Sequence[str], reading: Reading) -> Iterator[Record]:
+    """Every record of the inputs, in the order given; folders and globs in the order of names.
+
+    Args:
+        inputs: files, folders (walked; files of other kinds are passed over), globs, addresses such as
+            ``s3://bucket/file.jsonl.gz``, or ``-`` for standard input.
+        reading: how rows are read.
+
+    Raises:
+        InvalidRequest: an input is not there, or of no known kind; said before anything is read.
+        MissingExtra: a package is missing.
+    """
+    return _numbered([source for given in inputs for source in _sources(given, reading.format)], reading)
+
+
+def count_records(inputs: Sequence[str], reading: Reading) -> int:
+    """About how many records there are, for a progress bar; 0 where only reading all of it would tell.
+
+    Raises:
+        InvalidRequest, MissingExtra: as ``read_records``.
+    """
+    counts = [_count(source) for given in inputs for source in _sources(given, reading.format)]
+    return sum(counts) if all(counts) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One file: its file system (None for standard input), its path there, its name for people, and what it is."""
+
+    files: Any
+    path: str
+    name: str
+    format: str
+
+
+def _numbered(sources: Sequence[_Source], reading: Reading) -> Iterator[Record]:
+    number = 0
+    for source in sources:
+        for line, row in enumerate(_rows(source, reading), 1):
+            yield _record(number, f"{source.name}:{line}", row, reading)
+            number += 1
+
+
+def _record(number: int, where: str, row: Row, reading: Reading) -> Record:
+    if isinstance(row, str):
+        return Record(number, where, "", row)
+    kept = {name: row.get(name) for name in reading.keep}
+    text = row.get(reading.column)
+    if not isinstance(text, str):
+        found = "is missing" if text is None else f"is no text but {type(text).__name__}"
+        return Record(number, where, "", f"{reading.column} {found}", kept)
+    if not text.strip():
+        return Record(number, where, "", f"{reading.column} is empty", kept)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Record(number, where, "", f"{reading.column} is not UTF-8", kept)
+    return Record(number, where, text, "", kept)
+
+
+def _sources(given: str, wanted: Format) -> list[_Source]:
+    if given == STDIN:
+        return [_Source(None, STDIN, "stdin", wanted)]
+    fsspec = _package("fsspec")
+    try:
+        files, path = fsspec.core.url_to_fs(given)
+        if any(sign in given for sign in "*?["):
+            paths = sorted(files.glob(path))
+        else:
+            paths = sorted(files.find(path)) if files.isdir(path) else [path] if files.exists(path) else []
+    except (ImportError, ValueError, OSError) as error:
+        raise InvalidRequest(f"{given} cannot be opened: {error}", "inputs") from error
+    found = [
+        _Source(files, each, each, kind) for each in paths if (kind := wanted if wanted != "auto" else _kind(each))
+    ]
+    if not found:
+        why = "is of no known kind" if paths else "does not exist"
+        known = f"known are {', '.join(_SUFFIXES)}, and these packed as {', '.join(_PACKED)}"
+        raise InvalidRequest(f"{given} {why}; {known}" if paths else f"{given} {why}", "inputs")
+    return found
+
+
+def _count(source: _Source) -> int:
+    local = source.files is not None and "file" in source.files.protocol
+    if not local or source.path.lower().endswith(_PACKED) or source.format == "auto":
+        return 0
+    with source.files.open(source.path, "rb") as file:
+        if source.format == "parquet":
+            with suppress(Exception):  # what is wrong with it is said where it is read
+                return int(_package("pyarrow.parquet").ParquetFile(file).metadata.num_rows)
+            return 0
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _kind(path: str) -> str:
+    """What a file is by its name, compression aside; empty where that is not known."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return _SUFFIXES.get(suffixes[-1] if suffixes else "", "")
+
+
+def _rows(source: _Source, reading: Reading) -> Iterator[Row]:
+    with _opened(source) as file:
+        kind = source.format
+        if kind == "auto":
+            kind = "jsonl" if file.peek(1)[:1] == b"{" else "text"
+        try:
+            yield from _READERS[kind](file, reading)
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            yield f"cannot be read from here on: {error}"
+
+
+@contextmanager
+def _opened(source: _Source) -> Iterator[io.BufferedReader]:
+    if source.files is None:
+        yield sys.stdin.buffer  # type: ignore[misc]  # a BufferedReader, where it is a file or a pipe
+        return
+    try:
+        file = source.files.open(source.path, "rb", compression="infer")
+    except (ImportError, ValueError, OSError) as error:
+        raise InvalidRequest(f"{source.name} cannot be opened: {error}", "inputs") from error
+    with file:
+        yield file
+
+
+def _read_jsonl(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+    for line in file:
+        try:
+            row = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            yield f"is not JSON: {error}"
+            continue
+        yield row if isinstance(row, dict) else "is not a JSON object"
+
+
+def _read_csv(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    rows = csv.DictReader(text)
+    try:
+        if reading.column not in (rows.fieldnames or ()):
+            yield f"the header has no column {reading.column}; it has {', '.join(rows.fieldnames or ()) or 'none'}"
+            return
+        yield from rows
+    except csv.Error as error:
+        yield f"is not CSV from here on: {error}"
+    finally:
+        text.detach()
+
+
+def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+    parquet = _package("pyarrow.parquet")
+    import pyarrow as pa
+
+    try:
+        table = parquet.ParquetFile(file)
+        wanted = [name for name in (reading.column, *reading.keep) if name in table.schema_arrow.names]
+        for batch in table.iter_batches(_ROWS, columns=wanted):
+            yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        yield f"is not Parquet from here on: {error}"
+
+
+def _read_text(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+    for line in file:
+        yield {reading.column: line.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")}
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtra("files of texts need a package: pip install 'anydim[offline]'") from None
+
+
+_READERS: Final[Mapping[str, Callable[[io.BufferedReader, Reading], Iterator[Row]]]] = MappingProxyType(
+    {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet, "text": _read_text}
+)

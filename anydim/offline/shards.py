@@ -1,0 +1,320 @@
+"""Shards: the finished parts of a job on disk, each written whole or not at all, and put together at the end.
+
+A shard is an Arrow file beside the output: the row numbers, the kept columns, the vectors, and in its metadata a digest
+of the texts it came from and the rows that failed. It knows Arrow and files; it knows no models and no texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from anydim.errors import ConfigError, MissingExtra
+from anydim.offline.records import Record
+from anydim.types import Output, OutputDtype
+
+FORMATS: Final = (".parquet", ".jsonl", ".npy", ".arrow", ".lance")
+"""What an output may be, by the end of its name."""
+
+_TEXTS, _FAILURES = b"anydim.texts", b"anydim.failures"
+_JOB: Final = "job.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A row without a vector: its number, where it stands, and why."""
+
+    row: int
+    where: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """The form of every vector: how many values it stores, and of which type."""
+
+    dtype: OutputDtype
+    stored: int
+
+
+class Parts:
+    """The folder of a job's shards, beside its output."""
+
+    def __init__(self, output: Path) -> None:
+        """The folder of an output; nothing is made yet."""
+        self.output = output
+        self.folder = output.with_name(output.name + ".parts")
+
+    def open(self, job: Mapping[str, Any], resume: bool, overwrite: bool) -> int:
+        """Begin or go on; the number of shards that are there.
+
+        Raises:
+            ConfigError: the output or an unfinished job is in the way, or the unfinished job is another one.
+        """
+        if self.output.exists() and not overwrite:
+            raise ConfigError(f"{self.output} is there already; add --overwrite, or name another output")
+        if self.folder.exists() and not resume:
+            if not overwrite:
+                raise ConfigError(f"{self.folder} holds an unfinished job; add --resume to go on, or --overwrite")
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        told = self.folder / _JOB
+        if told.exists():
+            _compare(json.loads(told.read_text()), dict(job), self.folder)
+        else:
+            _write(told, json.dumps(job, indent=1, sort_keys=True).encode())
+        count = 0
+        while self._shard(count).exists():
+            count += 1
+        return count
+
+    def add(self, number: int, records: Sequence[Record], outputs: Mapping[int, Output], width: Width) -> None:
+        """Write a shard: the rows of ``outputs``, by place among the records; the others have failed."""
+        pa = arrow()
+        good = [place for place in range(len(records)) if place in outputs and outputs[place].error is None]
+        failures = [_failure(record, outputs.get(place)) for place, record in enumerate(records)]
+        columns: dict[str, Any] = {"row": pa.array([records[place].row for place in good], pa.int64())}
+        for name in records[0].kept:
+            columns[name] = _column([records[place].kept[name] for place in good])
+        columns |= _vectors([outputs[place] for place in good], width)
+        known = [msgspec.to_builtins(failure) for failure in failures if failure is not None]
+        meta = {_TEXTS: digest(records).encode(), _FAILURES: json.dumps(known).encode()}
+        table = pa.table(columns).replace_schema_metadata(meta)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        _write(self._shard(number), sink.getvalue())
+
+    def check(self, number: int, records: Sequence[Record]) -> None:
+        """Whether a finished shard came from these records.
+
+        Raises:
+            ConfigError: it did not: the input is not what it was.
+        """
+        if self._meta(number)[_TEXTS].decode() != digest(records):
+            raise ConfigError(f"the input has changed since {self._shard(number)} was written; start with --overwrite")
+
+    def failures(self, count: int) -> Iterator[Failure]:
+        """The failed rows of the first ``count`` shards."""
+        for number in range(count):
+            yield from msgspec.convert(json.loads(self._meta(number)[_FAILURES]), list[Failure])
+
+    def assemble(self, count: int, rows: int) -> None:
+        """Put the shards of so many input rows together to the output, which appears whole or not at all."""
+        write = _WRITERS[self.output.suffix]
+        made = self.output.with_name(self.output.name + ".tmp")
+        _remove(made)
+        write(made, self._schema(count), lambda: (self._table(number) for number in range(count)), rows)
+        _remove(self.output)
+        made.rename(self.output)
+
+    def remove(self) -> None:
+        """Forget the shards."""
+        shutil.rmtree(self.folder)
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"shard-{number:06}.arrow"
+
+    def _table(self, number: int) -> Any:
+        pa = arrow()
+        with pa.memory_map(str(self._shard(number))) as file:
+            return pa.ipc.open_file(file).read_all()
+
+    def _meta(self, number: int) -> Mapping[bytes, bytes]:
+        pa = arrow()
+        with pa.memory_map(str(self._shard(number))) as file:
+            found: Mapping[bytes, bytes] = pa.ipc.open_file(file).schema.metadata
+            return found
+
+    def _schema(self, count: int) -> Any:
+        """One schema for all shards: a column that is not the same everywhere becomes text."""
+        pa = arrow()
+        schemas = [self._table(number).schema.remove_metadata() for number in range(count)]
+        fields = []
+        for name in schemas[0].names:
+            kinds = {schema.field(name).type for schema in schemas} - {pa.null()}
+            fields.append(pa.field(name, kinds.pop() if len(kinds) == 1 else pa.string()))
+        return pa.schema(fields)
+
+
+def digest(records: Iterable[Record]) -> str:
+    """A hash of the records' texts and what was wrong with them."""
+    found = hashlib.blake2b(digest_size=16)
+    for record in records:
+        found.update(msgspec.json.encode([record.row, record.text, record.problem]))
+    return found.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's files in the order of their names."""
+    found = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+    return found.hexdigest()
+
+
+def arrow() -> Any:
+    """pyarrow.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.ipc
+    except ImportError:
+        raise MissingExtra("files of vectors need a package: pip install 'anydim[offline]'") from None
+    return pa
+
+
+def _failure(record: Record, output: Output | None) -> Failure | None:
+    if output is not None and output.error is None:
+        return None
+    why = record.problem or (output.error.message if output is not None and output.error is not None else "")
+    return Failure(record.row, record.where, why)
+
+
+def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    differs = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if differs:
+        told = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in differs)
+        raise ConfigError(f"{folder} holds another job: {told}; start with --overwrite, or name another output")
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """A kept column: numbers, truth values and texts as they are, everything else as JSON."""
+    pa = arrow()
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int} or kinds <= {int, float} or kinds <= {bool} or kinds <= {str}:
+        with contextlib.suppress(pa.ArrowException, OverflowError, UnicodeEncodeError):
+            return pa.array([float(value) if float in kinds and value is not None else value for value in values])
+    return pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(msgspec.to_builtins(value, str_keys=True))
+
+
+def _vectors(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
+    """A column of vectors of one length, and where the type has one, a column of scales."""
+    pa = arrow()
+    values = np.array([output.values for output in outputs], width.dtype.numpy).reshape(len(outputs), width.stored)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width.stored)
+    if not width.dtype.has_scale:
+        return {"embedding": lists}
+    return {"embedding": lists, "scale": pa.array([output.scale for output in outputs], pa.float32())}
+
+
+Tables = Callable[[], Iterator[Any]]
+
+
+def _cast(table: Any, schema: Any) -> Any:
+    return table.replace_schema_metadata(None).cast(schema)
+
+
+def _write_parquet(path: Path, schema: Any, tables: Tables, rows: int) -> None:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(path, schema) as writer:
+        for table in tables():
+            writer.write_table(_cast(table, schema))
+
+
+def _write_arrow(path: Path, schema: Any, tables: Tables, rows: int) -> None:
+    pa = arrow()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for table in tables():
+            writer.write_table(_cast(table, schema))
+
+
+def _write_jsonl(path: Path, schema: Any, tables: Tables, rows: int) -> None:
+    with path.open("wb") as file:
+        for table in tables():
+            vectors = _matrix(table)
+            others = table.drop_columns(["embedding"]).to_pylist()
+            for row, vector in zip(others, vectors, strict=True):
+                scale = {"scale": row.pop("scale")} if "scale" in row else {}
+                line = {**row, "embedding": vector, **scale}
+                file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+
+
+def _write_npy(path: Path, schema: Any, tables: Tables, rows: int) -> None:
+    """Row i of the matrix is row i of the input; those that failed are zeros."""
+    kind = schema.field("embedding").type
+    dtype = np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<")
+    with path.open("wb") as file:  # a name without .npy at its end
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, kind.list_size)})
+        begin, size = file.tell(), dtype.itemsize * kind.list_size
+        file.truncate(begin + rows * size)
+    matrix = np.memmap(path, dtype, "r+", begin, (rows, kind.list_size))
+    for table in tables():
+        matrix[table.column("row").to_numpy()] = _matrix(table)
+    matrix.flush()
+
+
+def _write_lance(path: Path, schema: Any, tables: Tables, rows: int) -> None:
+    try:
+        import lancedb
+    except ImportError:
+        raise MissingExtra("Lance files need a package: pip install 'anydim[retrieval]'") from None
+    pa = arrow()
+    reader = pa.RecordBatchReader.from_batches(
+        schema, (batch for table in tables() for batch in _cast(table, schema).to_batches())
+    )
+    folder = path.with_name(path.name + ".db")
+    _remove(folder)
+    lancedb.connect(str(folder)).create_table("vectors", reader)
+    (folder / "vectors.lance").rename(path)
+    shutil.rmtree(folder)
+
+
+def _matrix(table: Any) -> NDArray[Any]:
+    column = table.column("embedding").combine_chunks()
+    size = column.type.list_size
+    found: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
+    return found
+
+
+def _write(path: Path, data: Any) -> None:
+    """A file that is there whole or not at all, also when the machine stops."""
+    made = path.with_name(path.name + ".tmp")
+    with made.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    made.rename(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+_WRITERS: Final[Mapping[str, Callable[[Path, Any, Tables, int], None]]] = MappingProxyType(
+    {
+        ".parquet": _write_parquet,
+        ".jsonl": _write_jsonl,
+        ".npy": _write_npy,
+        ".arrow": _write_arrow,
+        ".lance": _write_lance,
+    }
+)
