@@ -44,7 +44,8 @@ def run_embed(settings: Settings, job: EmbedJob) -> int:
         f"components in {job.output}"
     )
     if done.failed:
-        click.echo(f"{done.failed:,} rows have no vector; {job.output}.errors.jsonl says why", err=True)
+        rows = "1 row has" if done.failed == 1 else f"{done.failed:,} rows have"
+        click.echo(f"{rows} no vector; {job.output}.errors.jsonl says why", err=True)
     return 1 if done.failed else 0
 
 
