@@ -235,7 +235,7 @@ class IndexSettings:
         None, "Most tokens of a chunk; by default 256, or what the model reads.", metavar="N", least=8
     )
     chunk_overlap: int = _setting(32, "Tokens that neighbouring chunks share.", metavar="N", least=0)
-    candidates: int = _setting(200, "Chunks that the first stage hands on.", metavar="N", most=10_000)
+    candidates: int = _setting(400, "Chunks that the first stage hands on.", metavar="N", most=10_000)
     rerank_candidates: int = _setting(50, "Chunks that the reranker judges.", metavar="N", most=1000)
     top_k: int = _setting(10, "Hits of a search.", metavar="N", most=1000)
 

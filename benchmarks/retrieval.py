@@ -41,13 +41,17 @@ _TWO_STAGES: Final = (  # coarse dimension, its type, candidates
     (64, "int8", 400),
     (64, "int8", 700),
     (64, "float16", 200),
-    (64, "float32", 200),
     (64, "binary", 400),
-    (32, "int8", 200),
     (32, "int8", 400),
 )
-
-_ROTATED: Final = ((64, "int8", 100), (64, "int8", 200), (64, "int8", 400), (32, "int8", 400), (64, "binary", 400))
+_ROTATED: Final = (
+    (64, "int8", 100),
+    (64, "int8", 200),
+    (64, "int8", 400),
+    (64, "int8", 700),
+    (64, "binary", 400),
+    (32, "int8", 400),
+)
 
 Ranked = list[str]  # names of pages, best first
 
@@ -147,11 +151,12 @@ def rows_of(index: Index) -> list[Row]:
 
 
 def rotation_of(vectors_ND: Float32Array) -> Float32Array:
-    """The rotation (D, D) after which the first components of the documents hold the most: their principal axes.
+    """The rotation (D, D) after which the first components tell the documents apart best: their principal axes.
 
-    What ``--projection`` applies before the cut. It is fitted to the documents alone; cosines of full vectors stay.
+    What ``--projection`` applies before the cut. The axes are those of the covariance, so that what all documents have
+    in common comes last; cosines of full vectors stay.
     """
-    _, axes_DD = np.linalg.eigh(vectors_ND.T @ vectors_ND)
+    _, axes_DD = np.linalg.eigh(np.cov(vectors_ND.T))
     return np.ascontiguousarray(axes_DD[:, ::-1]).astype(np.float32)
 
 
@@ -178,7 +183,7 @@ def rotated(folder: Path, layout: Layout, rows: Sequence[Row], queries_QD: Float
     turned = [replace(row, full=vector) for row, vector in zip(rows, full_ND @ rotation_DD, strict=True)]
     methods = []
     for dim, dtype, candidates in _ROTATED:
-        store, other = cut_anew(folder, layout, turned, dim, dtype, "rotated")
+        store, other = cut_anew(folder, layout, turned, dim, dtype, "turned")
         method = two_stages(store, other, queries_QD @ rotation_DD, len(rows), min(candidates, len(rows)))
         methods.append(replace(method, name=f"rotated {method.name}"))
     return methods
@@ -230,7 +235,7 @@ def measure(folder: Path, model: Path, corpus: Sequence[Page], questions: Sequen
     for dim, dtype, candidates in _TWO_STAGES:
         store, other = cut_anew(folder, layout, rows, dim, dtype)
         methods.append(two_stages(store, other, queries_QD, chunks, min(candidates, chunks)))
-        if candidates == 200 and dtype == "int8":
+        if candidates == 400 and dtype == "int8":
             methods.append(two_stages(store, other, queries_QD, chunks, _TOP, with_refine=False))
     methods += rotated(folder, layout, rows, queries_QD)
     methods.append(bm25(corpus, questions))

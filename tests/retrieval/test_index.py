@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
 from anydim import Embedder
 from anydim.errors import ConfigError, InvalidRequest
-from anydim.retrieval import Document, Index, Refusal
+from anydim.retrieval import Document, Index, Refusal, SearchResult
 from tests.shelf import load_reference
 
 from .conftest import OpenIndex, articles
@@ -68,6 +69,35 @@ def test_filters_hold_before_anything_is_counted(library: Index) -> None:
 def test_one_hit_a_document_where_asked(library: Index) -> None:
     documents = [hit.document for hit in library.search("everyone", top_k=100, per_document=True).hits]
     assert len(documents) == len(set(documents)) == 90
+
+
+def test_a_rotation_fitted_to_the_documents_finds_more_with_few_components(
+    library: Index, embedder: Embedder, minilm_folder: Path, tmp_path: Path
+) -> None:
+    documents = articles("en", "de", "fr")
+    vectors = embedder.embed([document.text for document in documents], output_dim=384, truncate="end")
+    _, axes = np.linalg.eigh(np.cov(vectors.T))
+    save_file({"rotation": np.ascontiguousarray(axes[:, ::-1], np.float32)}, tmp_path / "rotation.safetensors")
+    projection = {"projection": str(tmp_path / "rotation.safetensors")}
+    with (
+        Embedder(str(minilm_folder), dtype="float32", threads=1, **projection) as turning,
+        Index(str(tmp_path / "turned"), turning) as turned,
+    ):
+        turned.add(documents)
+        queries = [document.text[:60] for document in documents]
+        full = [turned.search(query, candidates=10_000) for query in queries]
+        few = [turned.search(query, candidates=10) for query in queries]
+        plain = [library.search(query, candidates=10) for query in queries]
+    for query, found in zip(queries[:10], full, strict=False):  # a rotation changes no cosine of full vectors
+        expected = library.search(query, candidates=10_000).hits
+        np.testing.assert_allclose([hit.score for hit in found.hits], [hit.score for hit in expected], atol=1e-4)
+    assert shared(few, full) > shared(plain, full)
+
+
+def shared(some: list[SearchResult], others: list[SearchResult]) -> int:
+    """How many hits two lists of results have in common."""
+    places = [[{(hit.document, hit.chunk) for hit in found.hits} for found in results] for results in (some, others)]
+    return sum(len(one & other) for one, other in zip(*places, strict=True))
 
 
 @pytest.mark.parametrize("query", ["", "  ", "\n"])
