@@ -31,6 +31,7 @@ lint: $(VENV)/.all ## Check style, types, the project's own rules and that the g
 	$(BIN)/mypy --strict
 	$(BIN)/python -m pytest -q tests/policy
 	$(BIN)/python -m anydim.cli.docs --check
+	$(BIN)/python -m tests.compatibility --check
 
 audit: ## Ask the public vulnerability service about every pinned version; needs a network
 	$(PYTHON) -m venv build/audit
@@ -39,6 +40,7 @@ audit: ## Ask the public vulnerability service about every pinned version; needs
 
 docs: $(VENV)/.all ## Write the generated pages: docs/cli.md, docs/config.md, docs/metrics.md
 	$(BIN)/python -m anydim.cli.docs
+	$(BIN)/python -m tests.compatibility
 
 # torch names the one triton that it goes with, which a CPU build does not say: keep the two in step.
 constraints: TORCH ?= 2.13.0

@@ -9,7 +9,6 @@ Source of the names: SGLang's server arguments where they mean the same.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import tomllib
@@ -18,13 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_type_hints
 
-import msgspec
-
 from anydim.errors import ConfigError
 from anydim.setting import ENV_PREFIX, Setting
 
-_YES: Final = frozenset({"1", "true", "yes", "on"})
-_NO: Final = frozenset({"0", "false", "no", "off"})
+_OWN: Final = ("model", "served_model_name", "reranker", "task", "revision", "projection", "token_ids")
+_OWN_LIMITS: Final = ("default_dim", "max_input_tokens")
 
 
 def _setting(
@@ -50,7 +47,7 @@ class ModelSettings:
     served_model_name: tuple[str, ...] = _setting(
         (), "A further name that requests may use; repeatable; * accepts every name.", metavar="NAME"
     )
-    reranker: tuple[str, ...] = _setting((), "A reranking model beside the first.", metavar="MODEL", later=((),))
+    reranker: tuple[str, ...] = _setting((), "A reranking model beside the others; repeatable.", metavar="MODEL")
     task: Literal["auto", "embed", "rerank"] = _setting(
         "auto", "What the model is for; auto reads it from the model's own files."
     )
@@ -248,34 +245,41 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
+    others: tuple[ModelSettings, ...] = ()
 
     @property
     def models(self) -> tuple[ModelSettings, ...]:
         """The models to serve, the default first."""
-        return (self.model,)
+        return (self.model, *self.others)
 
 
 def all_settings() -> Iterator[Setting]:
     """Every setting, in the order of the help page."""
     for section, kind in get_type_hints(Settings).items():
+        if not dataclasses.is_dataclass(kind):
+            continue
         hints = get_type_hints(kind)
         for item in dataclasses.fields(kind):
             yield Setting(section=section, name=item.name, type=hints[item.name], default=item.default, **item.metadata)
 
 
-def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+def load_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None, more: Sequence[str] = ()
+) -> Settings:
     """Merge flags, environment and TOML file over the defaults.
 
     Args:
         flags: setting name -> value, only those that were given.
         environ: the process's environment; only names that start with ANYDIM_ are read, and empty ones count as unset.
         file: a TOML file, or None.
+        more: models beside the one in ``flags``.
 
     Raises:
         ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that does not work yet.
     """
+    in_file, tables = _from_file(file) if file else ({}, [])
     sources: tuple[tuple[Mapping[str, Any], Callable[[Setting], str]], ...] = (
-        (_from_file(file) if file else {}, lambda setting: f"{setting.name} in {file}"),
+        (in_file, lambda setting: f"{setting.name} in {file}"),
         (_from_environment(environ), lambda setting: setting.variable),
         (flags, lambda setting: setting.flag),
     )
@@ -287,10 +291,12 @@ def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str], file: Pa
     for setting in all_settings():
         for values, spelled in sources:
             if setting.name in values:
-                value = _convert(setting, values[setting.name], spelled(setting))
+                value = setting.convert(values[setting.name], spelled(setting))
                 sections[setting.section][setting.name] = value
+    first = ModelSettings(**sections["model"])
     return Settings(
-        model=ModelSettings(**sections["model"]),
+        model=first,
+        others=_others(first, more, tables),
         engine=EngineSettings(**sections["engine"]),
         server=ServerSettings(**sections["server"]),
         index=IndexSettings(**sections["index"]),
@@ -301,6 +307,28 @@ def changed(section: Any) -> dict[str, Any]:
     """The settings of one section that differ from their defaults, by name."""
     values = ((item.name, getattr(section, item.name), item.default) for item in dataclasses.fields(section))
     return {name: value for name, value, default in values if value != default}
+
+
+def _others(
+    first: ModelSettings, more: Sequence[str], tables: Sequence[Mapping[str, Any]]
+) -> tuple[ModelSettings, ...]:
+    """The models beside the first: those named on the command line, those of further tables, and the rerankers.
+
+    They share the first one's settings but those that are each model's own.
+    """
+    names = [item.name for item in dataclasses.fields(first) if item.name not in (*_OWN, *_OWN_LIMITS)]
+    shared = {name: getattr(first, name) for name in names}
+    of_model = {setting.name: setting for setting in all_settings() if setting.section == "model"}
+    own = [
+        {name: of_model[name].convert(value, f"{name} in [[models]]") for name, value in table.items()}
+        for table in tables
+    ]
+    models = [
+        *({"model": name} for name in more),
+        *own,
+        *({"model": name, "task": "rerank"} for name in first.reranker),
+    ]
+    return tuple(ModelSettings(**{**shared, **model}) for model in models)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -328,24 +356,24 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    """Keys of a TOML file; those of the model may stand in one [[models]] table."""
+def _from_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Keys of a TOML file, those of the first [[models]] table among them; and the further tables."""
     document = _read_toml(path)
     models = document.pop("models", [])
     if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
         raise ConfigError(f"{path}: models must be [[models]] tables")
-    if len(models) > 1:
-        raise ConfigError(f"{path}: several [[models]] tables are not yet available; this version serves one model")
     settings = list(all_settings())
     of_model = [setting.name for setting in settings if setting.section == "model"]
     values = _known_keys(document, [setting.name for setting in settings], str(path))
-    for table in models:
-        inner = _known_keys(table, of_model, f"[[models]] in {path}")
+    tables = [_known_keys(table, of_model, f"[[models]] in {path}") for table in models]
+    for inner in tables[:1]:
         twice = sorted(set(values) & set(inner))
         if twice:
             raise ConfigError(f"{path}: {', '.join(twice)} stands both at the top and in [[models]]")
         values |= inner
-    return values
+    if any("model" not in table for table in tables[1:]):
+        raise ConfigError(f"{path}: of several [[models]] tables each needs its model")
+    return values, tables[1:]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -367,24 +395,3 @@ def _known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> d
         if key not in known:
             raise ConfigError(f"{place}: unknown key {key}{nearest(key, known)}")
     return values
-
-
-def _convert(setting: Setting, value: Any, spelled: str) -> Any:
-    """A value from any source as the field's type; ``spelled`` is the setting's name there."""
-    given = value
-    if setting.repeatable and isinstance(value, str):
-        value = [value]
-    if setting.is_switch and isinstance(value, str):
-        value = True if value.lower() in _YES else False if value.lower() in _NO else value
-    if setting.type is float and isinstance(value, str):
-        with contextlib.suppress(ValueError):  # Python reads .85, JSON's grammar does not
-            value = float(value)
-    try:
-        converted = msgspec.convert(value, setting.type, strict=False)
-    except msgspec.ValidationError:
-        converted = None
-    if not setting.admits(converted) or (converted is None and value is not None):
-        raise ConfigError(f"{spelled} must be {setting.wanted}, got {given!r}")
-    if setting.works is not None and converted not in setting.works:
-        raise ConfigError(f"{spelled}: {converted!r} is not yet available in this version")
-    return converted

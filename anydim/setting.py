@@ -5,12 +5,19 @@ It knows names, types and bounds; which settings there are, and their defaults, 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args, get_origin
 
+import msgspec
+
+from anydim.errors import ConfigError
+
 ENV_PREFIX: Final = "ANYDIM_"
 
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"0", "false", "no", "off"})
 _NUMBERS: Final = MappingProxyType({int: "a whole number", float: "a number"})
 
 
@@ -74,6 +81,30 @@ class Setting:
             return "text, or a list of texts"
         parts = get_args(self.type) or (self.type,)
         return " or ".join(self._words(part) for part in parts if part is not type(None))
+
+    def convert(self, value: Any, spelled: str) -> Any:
+        """A value from any source as the field's type; ``spelled`` is the setting's name there.
+
+        Raises:
+            ConfigError: it is of another type or out of bounds, or does not work yet.
+        """
+        given = value
+        if self.repeatable and isinstance(value, str):
+            value = [value]
+        if self.is_switch and isinstance(value, str):
+            value = True if value.lower() in _YES else False if value.lower() in _NO else value
+        if self.type is float and isinstance(value, str):
+            with contextlib.suppress(ValueError):  # Python reads .85, JSON's grammar does not
+                value = float(value)
+        try:
+            converted = msgspec.convert(value, self.type, strict=False)
+        except msgspec.ValidationError:
+            converted = None
+        if not self.admits(converted) or (converted is None and value is not None):
+            raise ConfigError(f"{spelled} must be {self.wanted}, got {given!r}")
+        if self.works is not None and converted not in self.works:
+            raise ConfigError(f"{spelled}: {converted!r} is not yet available in this version")
+        return converted
 
     def admits(self, value: Any) -> bool:
         """Whether a number is within the bounds; true for everything else."""

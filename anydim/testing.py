@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -37,8 +37,10 @@ from anydim.api.models import Models, ServedModel
 from anydim.config import Settings, load_settings
 from anydim.engine.embedding import Embedding
 from anydim.engine.engine import Engine
+from anydim.engine.fleet import Fleet
 from anydim.engine.forms import derive
 from anydim.engine.handle import LocalEngine
+from anydim.engine.limits import ModelLimits
 from anydim.engine.load import batch_tokens, make_policy
 from anydim.engine.runner import Runner, Task
 from anydim.engine.scoring import Scoring
@@ -184,22 +186,32 @@ def intake(model: FakeModel | None = None, **settings: Any) -> Intake:
 @contextlib.contextmanager
 def engine(model: FakeModel | None = None, **settings: Any) -> Iterator[LocalEngine]:
     """The real engine with the fake model, in this process; see ``intake`` for the arguments."""
-    with _engine(model or FakeModel(), load_settings(settings, {})) as handle:
+    with _engine([model or FakeModel()], load_settings(settings, {})) as handle:
         yield handle
 
 
 @contextlib.contextmanager
-def app(model: Fake | None = None, **settings: Any) -> Iterator[Starlette]:
-    """The ASGI application of a server with the fake model, or a fake reranker; see ``intake`` for the arguments."""
-    model, loaded = model or FakeModel(), load_settings(settings, {})
-    with tempfile.TemporaryDirectory() as folder, _engine(model, loaded) as handle:
-        intake = intake_of(model.card(Path(folder)), loaded.model)
-        served = ServedModel(intake=intake, aliases=loaded.model.served_model_name)
-        yield create_app(Models([served]), handle, loaded.server)
+def app(model: Fake | None = None, *more: Fake, **settings: Any) -> Iterator[Starlette]:
+    """The ASGI application of a server with fake models behind one engine; see ``intake`` for the arguments.
+
+    Args:
+        model: the first; the fake embedding model by default.
+        more: further models beside it.
+        settings: settings of config.py by name; --served-model-name is the first one's.
+    """
+    models, loaded = (model or FakeModel(), *more), load_settings(settings, {})
+    with tempfile.TemporaryDirectory() as folder, _engine(models, loaded) as handle:
+        served = []
+        for place, each in enumerate(models):
+            own = Path(folder) / str(place)
+            own.mkdir()
+            aliases = () if place else loaded.model.served_model_name
+            served.append(ServedModel(intake=intake_of(each.card(own), loaded.model, place), aliases=aliases))
+        yield create_app(Models(served), handle, loaded.server)
 
 
 @contextlib.contextmanager
-def client(model: Fake | None = None, **settings: Any) -> Iterator[TestClient]:
+def client(model: Fake | None = None, *more: Fake, **settings: Any) -> Iterator[TestClient]:
     """An HTTP client of a server with the fake model, without a socket; see ``intake`` for the arguments.
 
     Its base address is http://testserver. It can be handed on as ``openai.OpenAI(http_client=...)``.
@@ -211,7 +223,7 @@ def client(model: Fake | None = None, **settings: Any) -> Iterator[TestClient]:
         from starlette.testclient import TestClient
     except (ImportError, RuntimeError):
         raise MissingExtra("anydim.testing.client needs a package: pip install httpx2") from None
-    with app(model, **settings) as application, TestClient(application) as http:
+    with app(model, *more, **settings) as application, TestClient(application) as http:
         yield http
 
 
@@ -221,12 +233,18 @@ def _intake(model: FakeModel, settings: Settings) -> Intake:
 
 
 @contextlib.contextmanager
-def _engine(model: Fake, settings: Settings) -> Iterator[LocalEngine]:
+def _engine(models: Sequence[Fake], settings: Settings) -> Iterator[LocalEngine]:
     device = torch.device("cpu")
-    runner = Runner(Counting(model.width), _task(model, device), device, torch.float32)
-    raw_width = model.width if isinstance(model, FakeModel) else 0
-    policy = make_policy(settings.engine, device, batch_tokens(settings.engine, device), raw_width)
-    with Engine(runner, policy, 1, derive=derive, cache_bytes=settings.engine.vector_cache_mib << 20) as running:
+    runners = [Runner(Counting(model.width), _task(model, device), device, torch.float32) for model in models]
+    tokens = batch_tokens(settings.engine, device)
+    widths = [model.width if isinstance(model, FakeModel) else 0 for model in models]
+    policy = dataclasses.replace(
+        make_policy(settings.engine, device, tokens, widths[0]),
+        models=tuple(ModelLimits(batch_tokens=tokens, raw_width=width) for width in widths),
+    )
+    with Engine(
+        Fleet(runners), policy, 1, derive=derive, cache_bytes=settings.engine.vector_cache_mib << 20
+    ) as running:
         yield LocalEngine(running)
 
 

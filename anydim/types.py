@@ -102,10 +102,11 @@ class Item:
 
     Attributes:
         ids: int32 (length,), token ids with the special ones; filled by intake.
-        dim: components asked for; filled by intake, checked against the model's card.
+        dim: components asked for, checked against the model's card, or a scorer's labels; filled by intake.
         dtype: how the vector is written; filled by intake.
-        normalize: whether the vector has length one; filled by intake.
+        normalize: whether the vector has length one, or the scores are put between 0 and 1; filled by intake.
         terms: on which terms it waits; filled by intake from the request, which the Items of a request share.
+        model: the place of its model among the served ones; filled by intake.
     """
 
     ids: Int32Array
@@ -113,6 +114,7 @@ class Item:
     dtype: OutputDtype = OutputDtype.FLOAT32
     normalize: bool = True
     terms: Terms = ANY_TIME
+    model: int = 0
 
 
 @dataclass(frozen=True, slots=True)

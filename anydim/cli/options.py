@@ -16,7 +16,6 @@ from typing import Any, Final
 import click
 
 from anydim.config import Settings, all_settings, load_settings
-from anydim.errors import ConfigError
 from anydim.setting import Setting
 
 HELP_WIDTH: Final = 100
@@ -135,12 +134,10 @@ def read_settings(given: Mapping[str, Any], file: Path | None) -> Settings:
     """
     flags = {name: value for name, value in given.items() if value is not None and value != ()}
     argument = flags.pop("model_argument", None)
-    models = dict.fromkeys([*flags.pop("model", ()), *([] if argument is None else [argument])])
-    if len(models) > 1:
-        raise ConfigError(f"several models ({', '.join(models)}) are not yet available; this version serves one")
+    models = dict.fromkeys([*([] if argument is None else [argument]), *flags.pop("model", ())])
     if models:
         flags["model"] = next(iter(models))
-    return load_settings(flags, os.environ, file)
+    return load_settings(flags, os.environ, file, list(models)[1:])
 
 
 def _facts(setting: Setting) -> list[str]:

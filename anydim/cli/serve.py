@@ -80,7 +80,9 @@ class _Site:
     async def run(self) -> int:
         """Start, serve, drain, stop; the exit code."""
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
-        supervisor = Supervisor(self._models.first.intake.card, model, engine, _draws_bars(server), server.log_json)
+        cards = [served.intake.card for served in self._models]
+        others = list(zip(cards[1:], self._settings.others, strict=True))
+        supervisor = Supervisor(cards[0], model, engine, _draws_bars(server), server.log_json, others)
         return await (self._run_here(supervisor) if len(self._listeners) == 1 else self._run_several(supervisor))
 
     async def _run_here(self, supervisor: Supervisor) -> int:

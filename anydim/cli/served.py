@@ -45,5 +45,10 @@ def serve_models(cards: Sequence[ModelCard], settings: Settings) -> Models:
         ModelError: a tokenizer is missing or broken.
         MissingExtra: a setting needs an optional package.
     """
-    rows = zip(cards, settings.models, strict=True)
-    return Models([ServedModel(intake=intake_of(card, model), aliases=model.served_model_name) for card, model in rows])
+    rows = enumerate(zip(cards, settings.models, strict=True))
+    return Models(
+        [
+            ServedModel(intake=intake_of(card, model, place), aliases=model.served_model_name)
+            for place, (card, model) in rows
+        ]
+    )

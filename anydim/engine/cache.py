@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from anydim.engine.metrics import EngineCounts
@@ -22,8 +22,11 @@ _OVERHEAD_BYTES: Final = 400  # of an entry, beside its ids and its vector
 class VectorCache:
     """Token ids -> raw vector."""
 
-    def __init__(self, most_bytes: int, derive: Derive, counts: EngineCounts) -> None:
-        """Hold at most ``most_bytes`` bytes, and give vectors out in any form by ``derive``."""
+    def __init__(
+        self, most_bytes: int, derive: Derive, counts: EngineCounts, embeds: Callable[[int], bool] = lambda _: True
+    ) -> None:
+        """Hold at most ``most_bytes`` bytes, of models that ``embeds``; give vectors out in any form by ``derive``."""
+        self._embeds = embeds
         self._most = most_bytes
         self._derive = derive
         self._counts = counts
@@ -33,10 +36,10 @@ class VectorCache:
     def find(self, items: Sequence[Item]) -> dict[int, Output]:
         """The Outputs of the Items whose texts it holds, by place."""
         with self._lock:
-            found = {place: self._look_up(item) for place, item in enumerate(items)}
+            found = {place: self._look_up(item) for place, item in enumerate(items) if self._embeds(item.model)}
             raws = {place: values for place, values in found.items() if values is not None}
             self._counts.cache_hits += len(raws)
-            self._counts.cache_misses += len(items) - len(raws)
+            self._counts.cache_misses += len(found) - len(raws)
         if not raws:
             return {}
         outputs = self._derive([items[place] for place in raws], [Output(values) for values in raws.values()])
@@ -44,6 +47,8 @@ class VectorCache:
 
     def add(self, item: Item, raw: Output) -> None:
         """Keep a copy of a raw Output."""
+        if not self._embeds(item.model):
+            return
         key, values = key_of(item), raw.values.astype("float32", copy=True)
         with self._lock:
             before = self._vectors.pop(key, None)

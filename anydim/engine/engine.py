@@ -70,8 +70,13 @@ class Engine:
         self._began = time.monotonic()
         self._memory = memory
         self._longest = longest
+        self._policy = policy
         self._counts, pace = EngineCounts(), Pace()
-        self._cache = VectorCache(cache_bytes, derive, self._counts) if cache_bytes and derive else None
+        self._cache: VectorCache | None = None
+        if cache_bytes and derive:
+            self._cache = VectorCache(
+                cache_bytes, derive, self._counts, lambda model: policy.limits(model).raw_width > 0
+            )
         self._queue = Queue(policy, self._counts, rate=lambda: pace.rate)
         self._loop = Loop(runner, self._queue, self._counts, pace, in_flight, derive, self._cache)
         # The thread does not hold the engine, so that a forgotten one ends with its last reference.
@@ -95,9 +100,11 @@ class Engine:
             DeadlineExceeded: the Items' deadline has passed.
             Unavailable: the engine is closed or has failed.
         """
-        if self._longest is not None:
-            _check_lengths(items, self._longest)
-        ticket = Ticket(items, Future(), self._cache.find(items) if self._cache else {})
+        limits = self._policy.limits(items[0].model if items else 0)
+        longest = self._longest if limits.longest is None else limits.longest
+        if longest is not None:
+            _check_lengths(items, longest)
+        ticket = Ticket(items, Future(), self._cache.find(items) if self._cache else {}, limits.per_token)
         if ticket.open:
             self._queue.put(ticket)
         else:

@@ -21,8 +21,8 @@ from anydim.types import Item, Output
 def derive(items: Sequence[Item], raws: Sequence[Output]) -> list[Output]:
     """The Outputs of Items, from the raw Output of each one's text (values: float32 (D,), finite)."""
     outputs: dict[int, Output] = {}
-    for dtype in dict.fromkeys(item.dtype for item in items):
-        places = [place for place, item in enumerate(items) if item.dtype is dtype]
+    for dtype, model in dict.fromkeys((item.dtype, item.model) for item in items):
+        places = [place for place, item in enumerate(items) if (item.dtype, item.model) == (dtype, model)]
         pooled_BD = torch.from_numpy(np.stack([raws[place].values for place in places]))
         dims_B = torch.tensor([items[place].dim for place in places], dtype=torch.int32)
         unit_B = torch.tensor([items[place].normalize for place in places], dtype=torch.int32)

@@ -98,24 +98,34 @@ class Shares:
             self._accounts[key] = self._quantum
             self._accounts.move_to_end(key, last=False)
 
-    def turn(self, keys: Collection[str], active: Collection[str]) -> str:
-        """Whose turn it is among ``keys``; ``active`` are those that have work anywhere."""
+    def turn(self, keys: Collection[str], active: Collection[str], on_credit: bool = False) -> str:
+        """Whose turn it is among ``keys``; ``active`` are those that have work anywhere.
+
+        With ``on_credit`` no new round begins, which would pay those too who cannot be served now: the one with the
+        least debt goes on instead.
+        """
         if len(keys) == 1:
             return next(iter(keys))
         while True:
             for key, account in self._accounts.items():
                 if account > 0 and key in keys:
                     return key
+            if on_credit:
+                return max(keys, key=self._accounts.__getitem__)
             self._begin_round(keys, active)
 
-    def charge(self, key: str, tokens: int, active: Collection[str]) -> None:
-        """A key got ``tokens``; once its account is used up the others go first."""
+    def charge(self, key: str, tokens: int, active: Collection[str], owes_all: bool = False) -> None:
+        """A key got ``tokens``; once its account is used up the others go first.
+
+        With ``owes_all`` all that it got is debt: others wanted the device and could not have it in this batch.
+        """
         if len(active) == 1:  # nobody to share with
             self._accounts.clear()
             self._accounts[key] = self._quantum
             return
         # What nobody else wanted is no debt: it ends at this work and a few rounds.
-        self._accounts[key] = max(self._accounts[key], -_MOST_ROUNDS * self._quantum) - tokens
+        before = self._accounts[key]
+        self._accounts[key] = (before if owes_all else max(before, -_MOST_ROUNDS * self._quantum)) - tokens
         if self._accounts[key] <= 0:
             self._accounts.move_to_end(key)
 

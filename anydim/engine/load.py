@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,9 +16,11 @@ import torch
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine.embedding import Embedding
 from anydim.engine.engine import DeviceMemory, Engine
+from anydim.engine.fleet import Fleet
 from anydim.engine.forms import derive
 from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
+from anydim.engine.limits import ModelLimits
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
 from anydim.engine.queue import Policy
 from anydim.engine.runner import Runner, Task, WarmUp
@@ -25,6 +29,7 @@ from anydim.engine.wire import Started
 from anydim.errors import ConfigError
 from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import ModelCard
+from anydim.models.cost import token_cost
 from anydim.models.packed import Model
 from anydim.models.registry import cache_folder
 from anydim.models.score_head import load_score_head
@@ -76,46 +81,96 @@ def load_engine(
         ConfigError: the settings do not fit the machine or the model.
         ModelError: the model's files are broken or not supported.
     """
+    return load_engines([(card, model)], engine, show_progress, loaded)
+
+
+def load_engines(
+    rows: Sequence[tuple[ModelCard, ModelSettings]],
+    engine: EngineSettings,
+    show_progress: bool,
+    loaded: Model | None = None,
+) -> tuple[Engine, Started]:
+    """The same for several models behind one queue, on one device and in one memory; all weights are loaded first.
+
+    Raises:
+        ConfigError: the settings do not fit the machine or a model.
+        ModelError: a model's files are broken or not supported.
+    """
     if engine.threads:
         torch.set_num_threads(engine.threads)
     device = resolve_device(engine.device)
-    dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     began = time.perf_counter()
     if device.type == "cuda":
-        place_kernels(cache_folder(model), os.environ)
+        place_kernels(cache_folder(rows[0][1]), os.environ)
         torch.cuda.set_device(device)  # streams and events are those of the thread's device, which is the first one
+    runners = [_load_runner(card, model, engine, device, show_progress, loaded) for card, model in rows]
+    weights_done = time.perf_counter()
+    warmed = [
+        _warm_up(runner, engine, model.max_input_tokens or card.max_tokens)
+        for runner, (card, model) in zip(runners, rows, strict=True)
+    ]
+    rooms = [room for room, _ in warmed]
+    started = Started(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        dtype=str(runners[0].dtype).removeprefix("torch."),
+        weights_seconds=weights_done - began,
+        warmup_seconds=time.perf_counter() - weights_done,
+        kernels_seconds=sum(spent.kernels for _, spent in warmed),
+        graphs_seconds=sum(spent.graphs for _, spent in warmed),
+        batch_tokens=rooms[0].batch_tokens,
+        weights_bytes=rooms[-1].weights_bytes,
+        workspace_bytes=max(room.workspace_bytes for room in rooms),
+        allowed_bytes=rooms[0].allowed_bytes,
+    )
+    policy = make_policy(engine, device, rooms[0].batch_tokens, _raw_width(rows[0][0]))
+    several = len(rows) > 1
+    running = Engine(
+        Fleet(runners) if several else runners[0],
+        replace(policy, models=_limits(rows, rooms)) if several else policy,
+        # Where the device computes while it is called, a second batch would only hold the first one's answers back.
+        engine.batches_in_flight if device.type == "cuda" else 1,
+        derive=derive,
+        cache_bytes=engine.vector_cache_mib << 20,
+        memory=partial(_device_memory, device) if device.type == "cuda" else None,
+        longest=rooms[0].longest if not several else None,
+    )
+    return running, started
+
+
+def _load_runner(
+    card: ModelCard,
+    model: ModelSettings,
+    engine: EngineSettings,
+    device: torch.device,
+    show_progress: bool,
+    loaded: Model | None,
+) -> Runner:
+    """One model with its weights, not yet warm."""
+    dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
             loaded = _load_model(card, model, engine, device, dtype, progress)
         task = make_task(card, model, device)
-    weights_done = time.perf_counter()
-    runner = Runner(loaded, task, device, dtype, share_prefixes=engine.share_prefixes, prune=engine.prune_last_layer)
-    longest = model.max_input_tokens or card.max_tokens
-    room, spent = _warm_up(runner, engine, longest)
-    started = Started(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        dtype=str(dtype).removeprefix("torch."),
-        weights_seconds=weights_done - began,
-        warmup_seconds=time.perf_counter() - weights_done,
-        kernels_seconds=spent.kernels,
-        graphs_seconds=spent.graphs,
-        batch_tokens=room.batch_tokens,
-        weights_bytes=room.weights_bytes,
-        workspace_bytes=room.workspace_bytes,
-        allowed_bytes=room.allowed_bytes,
+    return Runner(loaded, task, device, dtype, share_prefixes=engine.share_prefixes, prune=engine.prune_last_layer)
+
+
+def _limits(rows: Sequence[tuple[ModelCard, ModelSettings]], rooms: Sequence[Capacity]) -> tuple[ModelLimits, ...]:
+    """The limits of each of several models; a token costs what it does beside one of the first model."""
+    first = token_cost(rows[0][0])
+    return tuple(
+        ModelLimits(
+            batch_tokens=room.batch_tokens,
+            raw_width=_raw_width(card),
+            per_token=token_cost(card) / first,
+            longest=room.longest,
+        )
+        for (card, _), room in zip(rows, rooms, strict=True)
     )
-    derives = card.scorer is None  # a score of a text is no part of another one
-    running = Engine(
-        runner,
-        make_policy(engine, device, room.batch_tokens, card.width if derives else 0),
-        # Where the device computes while it is called, a second batch would only hold the first one's answers back.
-        engine.batches_in_flight if device.type == "cuda" else 1,
-        derive=derive,
-        cache_bytes=engine.vector_cache_mib << 20 if derives else 0,
-        memory=partial(_device_memory, device) if device.type == "cuda" else None,
-        longest=room.longest,
-    )
-    return running, started
+
+
+def _raw_width(card: ModelCard) -> int:
+    """The width of raw vectors; 0 of a model that scores: no score is a form of another one."""
+    return card.width if card.scorer is None else 0
 
 
 def _load_model(
@@ -135,7 +190,7 @@ def _load_model(
         return build_model(card, model, device, dtype, engine.plain_ops, progress)
     meter = CudaMeter(device, engine.mem_fraction_static)
     need = weight_bytes(card, dtype, model.quantization)
-    lack = lack_of_room(need, meter.allowed, meter.total, meter.free, _smaller(model, dtype))
+    lack = lack_of_room(need, meter.allowed - meter.taken, meter.total, meter.free, _smaller(model, dtype))
     if lack is None:
         try:
             return build_model(card, model, device, dtype, engine.plain_ops, progress)

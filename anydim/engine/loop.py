@@ -190,17 +190,17 @@ class Loop:
         except Exception as error:
             if self._runner.is_fatal(error):
                 raise
-            _LOG.error("an input of %d tokens failed in float32 too: %s", work.tokens, error)
+            _LOG.error("an input of %d tokens failed in float32 too: %s", work.length, error)
             output = failed
         if output.error is not None:
             self._counts.failed("not_finite")
         return output
 
     def _count(self, running: _Running, now: float) -> None:
-        counts, tokens = self._counts, sum(work.tokens for work in running.works)
+        counts, tokens = self._counts, sum(work.length for work in running.works)
         busy = now - max(running.sent, self._last_answer)
         self._last_answer = now
-        self._pace.add(tokens, busy)
+        self._pace.add(sum(work.tokens for work in running.works), busy)
         counts.tokens_per_second = self._pace.rate
         counts.busy_seconds += busy
         counts.batches += 1
@@ -214,7 +214,7 @@ class Loop:
         if self._runner.is_fatal(error):
             raise error
         if len(works) == 1:
-            _LOG.error("an input of %d tokens failed: %s", works[0].tokens, error)
+            _LOG.error("an input of %d tokens failed: %s", works[0].length, error)
             self._counts.failed(self._runner.cause(error))
             failure = ComputeFailed(f"the model failed on this input: {type(error).__name__}")
             output = Output(np.empty(0, np.float32), error=failure)

@@ -22,13 +22,15 @@ from types import MappingProxyType
 from typing import Final
 
 from anydim.engine.lanes import Lane, Shares
+from anydim.engine.limits import ModelLimits
 from anydim.engine.metrics import EngineCounts
-from anydim.engine.work import Claim, TextKey, Ticket, Work, form_of, key_of
+from anydim.engine.work import Claim, TextKey, Ticket, Work, form_of, key_of, owner_of, share_of
 from anydim.errors import DeadlineExceeded, Overloaded, Unavailable
 from anydim.types import Item, Output, OutputDtype, Priority
 
 _SHORT: Final = 4  # a submission is short up to this part of a slice
 _QUANTA: Final = 8  # rounds of one key in a slice
+_LEAST_SLICE: Final = 256  # tokens; below it a forward on a GPU costs what reading the weights does
 _RESERVE: Final = 8  # short work may pass the limit by this part of it
 _KEY_SHARE: Final = 4  # one key may hold this many times what it leaves free: four fifths of the queue
 _RECENT_SECONDS: Final = 10.0  # after short work, bulk runs in slices for so long
@@ -38,7 +40,7 @@ _LATENESS: Final = MappingProxyType({Priority.HIGH: 0, Priority.NORMAL: 1, Prior
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The limits of a queue.
+    """The limits of a queue. With several models its tokens are those of the first; others count by what they cost.
 
     Attributes:
         batch_tokens: most tokens of a batch; a longer text goes alone.
@@ -47,6 +49,7 @@ class Policy:
         age_limit: seconds by which size, and each step of priority, move work back.
         raw_width: components of a raw vector, from which every form of a text is derived; 0 where none can be.
         always_raw: whether every forward is asked for raw vectors.
+        models: the limits of each model, where there are several.
     """
 
     batch_tokens: int
@@ -55,6 +58,13 @@ class Policy:
     age_limit: float = 2.0
     raw_width: int = 0
     always_raw: bool = False
+    models: tuple[ModelLimits, ...] = ()
+
+    def limits(self, model: int) -> ModelLimits:
+        """The limits of a model by its place."""
+        if self.models:
+            return self.models[model]
+        return ModelLimits(batch_tokens=self.batch_tokens, raw_width=self.raw_width)
 
     @property
     def short_tokens(self) -> int:
@@ -71,7 +81,7 @@ class Policy:
 
     def raw(self, item: Item) -> Item:
         """The Item whose Output gives every form of the same text."""
-        return replace(item, dim=self.raw_width, dtype=OutputDtype.FLOAT32, normalize=False)
+        return replace(item, dim=self.limits(item.model).raw_width, dtype=OutputDtype.FLOAT32, normalize=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +223,7 @@ class Queue:
         limit = self._policy.queue_tokens
         if self._policy.is_short(ticket.tokens, terms.priority):
             limit += limit // _RESERVE
-        held = self._held.get(terms.key, 0) if terms.key else 0
+        held = self._held_by(terms.key) if terms.key else 0
         excess = self.tokens + ticket.tokens - limit
         if held:
             own = held + ticket.tokens - _KEY_SHARE * (limit - self.tokens)
@@ -227,6 +237,10 @@ class Queue:
             f"{ticket.tokens} more would pass the limit of {limit}",
             self._seconds_for(excess),
         )
+
+    def _held_by(self, key: str) -> int:
+        """What waits for a key, of all models."""
+        return sum(tokens for share, tokens in self._held.items() if owner_of(share) == key)
 
     def _seconds_for(self, tokens: int) -> float:
         """How long the device takes for so many tokens, lately."""
@@ -242,11 +256,12 @@ class Queue:
             work.claims.append(claim)
             if work.waits and (rank, not is_short) < (work.rank, not work.is_short):
                 self._remove(work)
-                work.rank, work.is_short, work.key = rank, is_short or work.is_short, item.terms.key
+                work.rank, work.is_short, work.key = rank, is_short or work.is_short, share_of(item)
                 self._push(work)
         else:
-            asked = self._policy.raw(item) if self._policy.always_raw else item
-            work = Work(asked, [claim], item.terms.key, len(item.ids), now, rank, is_short)
+            limits = self._policy.limits(item.model)
+            asked = self._policy.raw(item) if self._policy.always_raw and limits.raw_width else item
+            work = Work(asked, [claim], share_of(item), limits.cost(len(item.ids)), now, rank, is_short)
             self._under_way[key] = work
             self._push(work)
         claim.ticket.works.append(work)
@@ -255,7 +270,7 @@ class Queue:
         """Whether a work's Output can answer an Item of the same ids; one that waits is asked for more."""
         if form_of(work.item) == form_of(item):
             return True
-        if not self._policy.raw_width:
+        if not self._policy.limits(item.model).raw_width:
             return False
         raw = self._policy.raw(work.item)
         if work.waits:
@@ -282,38 +297,44 @@ class Queue:
         bulk_may = bool(len(self._bulk)) and not (sliced and self._bulk_running)
         is_turn_of_bulk = bulk_may and self._bulk_waited and self._short_due <= 0
         if len(self._short) and not is_turn_of_bulk:
-            works = self._pop(self._short, self._policy.batch_tokens, now, late)
+            works = self._pop(self._short, None, now, late)
             self._bulk_waited = bool(len(self._bulk))
             self._short_due = self._short_due - sum(work.tokens for work in works) if len(self._short) else 0
             return Taken(works)
         if not bulk_may:
             return Taken([])
-        most = min(self._policy.batch_tokens, self._policy.slice_tokens) if sliced else self._policy.batch_tokens
-        works = self._pop(self._bulk, most, now, late)
+        works = self._pop(self._bulk, self._policy.slice_tokens if sliced else None, now, late)
         self._bulk_running += bool(works)
         self._bulk_waited = False
         return Taken(works, is_bulk=True)
 
-    def _pop(self, lane: Lane, budget: int, now: float, late: list[Ticket]) -> list[Work]:
-        """Works of at most ``budget`` tokens together (a longer one alone), each key in its turn."""
+    def _pop(self, lane: Lane, slice_tokens: int | None, now: float, late: list[Ticket]) -> list[Work]:
+        """Works of one model that fit into a batch, and into a slice where one is given; each share in its turn.
+
+        A work that is longer than its batch goes alone.
+        """
         taken: list[Work] = []
-        room = budget
+        room = 0
         keys = set(lane.keys())
         while keys:
-            key = self._shares.turn(keys, self._held.keys())
+            # A batch is of one model: what it takes beyond its share the others get back in their next turns.
+            key = self._shares.turn(keys, self._held.keys(), on_credit=bool(taken and self._policy.models))
             work = lane.first(key)
             assert work is not None, "keys are those with work in this lane"
-            if taken and work.tokens > room:
+            if taken and work.length > room:
                 break
             # Who was cancelled has left already.
             gone = [claim.ticket for claim in work.claims if claim.ticket.is_late(now)]
             if len(gone) < len(work.claims):
-                self._shares.charge(key, work.tokens, self._held.keys())
+                if not taken:
+                    room = self._room_for(work, slice_tokens)
+                    keys = {other for other in keys if self._model_of(lane, other) == work.item.model}
+                self._shares.charge(key, work.tokens, self._held.keys(), owes_all=bool(self._policy.models))
                 self._counts.queue_seconds.add(now - work.arrived)
                 self._remove(work)
                 work.waits = False
                 taken.append(work)
-                room -= work.tokens
+                room -= work.length
             else:
                 self._drop(work)
             late += gone
@@ -321,6 +342,18 @@ class Queue:
                 keys.discard(key)
         lane.tidy()
         return taken
+
+    def _room_for(self, work: Work, slice_tokens: int | None) -> int:
+        """Tokens of a batch that begins with a work; a slice of a costly model is never so small that it is waste."""
+        limits = self._policy.limits(work.item.model)
+        if slice_tokens is None:
+            return limits.batch_tokens
+        own = slice_tokens if limits.per_token == 1.0 else max(_LEAST_SLICE, int(slice_tokens / limits.per_token))
+        return min(limits.batch_tokens, own)
+
+    def _model_of(self, lane: Lane, key: str) -> int | None:
+        work = lane.first(key)
+        return None if work is None else work.item.model
 
     def _forget(self, ticket: Ticket, future: Future[list[Output]]) -> None:
         """Give the places of a submission back that was cancelled or has failed while it waited."""

@@ -114,6 +114,7 @@ class Runner:
             prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
         """
         self.device = device
+        self.dtype = dtype
         self._model = model
         self._task = task
         self._itemsize = dtype.itemsize

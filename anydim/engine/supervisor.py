@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ class Supervisor:
         engine: EngineSettings,
         show_progress: bool = True,
         log_json: bool = False,
+        others: Sequence[tuple[ModelCard, ModelSettings]] = (),
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
@@ -52,6 +54,7 @@ class Supervisor:
             engine: where it runs.
             show_progress: whether the process may draw bars on standard error.
             log_json: whether it logs as JSON lines.
+            others: further models of the same process.
 
         Raises:
             ConfigError: the folder for temporary files has too long a name.
@@ -65,10 +68,8 @@ class Supervisor:
             )
         self._client = EngineClient(self._socket, engine.watchdog_timeout)
         self._order = {
-            "folder": str(card.folder),
-            "name": card.name,
+            "models": [(str(each.folder), each.name, how) for each, how in ((card, model), *others)],
             "socket": str(self._socket),
-            "model": model,
             "engine": engine,
             "show_progress": show_progress,
             "log_json": log_json,

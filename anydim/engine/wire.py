@@ -32,12 +32,14 @@ _MOST_PAYLOAD: Final = 64 << 30
 class Submit(msgspec.Struct, tag=True, array_like=True):
     """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids.
 
-    ``terms`` holds the terms of Items that follow one another: how many, priority, seconds left, name of the key.
+    ``terms`` holds the terms of Items that follow one another: how many, priority, seconds left, name of the key. All
+    Items of a submission are for one ``model``.
     """
 
     id: int
     count: int
     terms: list[tuple[int, Priority, float | None, str]]
+    model: int = 0
 
 
 class Cancel(msgspec.Struct, tag=True, array_like=True):
@@ -149,7 +151,7 @@ def pack_items(identity: int, items: Sequence[Item]) -> tuple[Submit, list[bytes
         shared = alike[0].terms
         left = None if shared.deadline is None else shared.deadline - now
         terms.append((len(alike), shared.priority, left, shared.key))
-    return Submit(identity, len(items), terms), [
+    return Submit(identity, len(items), terms, items[0].model), [
         np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
         np.array([item.dim for item in items], dtype="<i4").tobytes(),
         bytes([item.dtype.code for item in items]),
@@ -168,7 +170,7 @@ def unpack_items(submit: Submit, payload: memoryview) -> list[Item]:
     ids = np.frombuffer(bytes(payload[10 * count :]), "<i4")
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     return [
-        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag), terms)
+        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag), terms, submit.model)
         for ids_T, dim, code, flag, terms in zip(parts, dims, dtypes, flags, _unpack_terms(submit), strict=True)
     ]
 

@@ -6,6 +6,7 @@ no lanes and no devices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -15,6 +16,8 @@ from typing import Final, NamedTuple
 
 from anydim.errors import AnydimError
 from anydim.types import Item, Output
+
+_ONE_MODEL: Final = 0
 
 Derive = Callable[[Sequence[Item], Sequence[Output]], list[Output]]
 """Items, and the raw Outputs of their texts, to the Outputs that the Items ask for."""
@@ -34,6 +37,16 @@ def key_of(item: Item) -> TextKey:
     return item.ids.tobytes(), *(getattr(item, name) for name in _SOURCE)
 
 
+def share_of(item: Item) -> str:
+    """Whose share of the device an Item takes: that of its key, and with several models of its model, for this key."""
+    return item.terms.key if item.model == _ONE_MODEL else f"{item.terms.key}\0{item.model}"
+
+
+def owner_of(share: str) -> str:
+    """The key behind a share."""
+    return share.partition("\0")[0]
+
+
 @dataclass(eq=False, slots=True)
 class Ticket:
     """One submission: its Items, and the future that gets their Outputs once all are there.
@@ -42,8 +55,9 @@ class Ticket:
         items: the Items.
         future: what the submitter waits for.
         known: Outputs that need no forward, by place.
+        per_token: what a token of its model costs, in tokens of the first model.
         open: the other places.
-        tokens: tokens of the Items at the open places.
+        tokens: what the Items at the open places cost, in tokens of the first model.
         deadline: the earliest deadline of its Items, or None.
         works: what the queue made of the open places.
     """
@@ -51,6 +65,7 @@ class Ticket:
     items: Sequence[Item]
     future: Future[list[Output]]
     known: Mapping[int, Output] = field(default_factory=dict)
+    per_token: float = 1.0
     open: Sequence[int] = field(init=False)
     tokens: int = field(init=False)
     deadline: float | None = field(init=False)
@@ -61,7 +76,7 @@ class Ticket:
     def __post_init__(self) -> None:
         deadlines = [item.terms.deadline for item in self.items if item.terms.deadline is not None]
         self.open = [place for place in range(len(self.items)) if place not in self.known]
-        self.tokens = sum(len(self.items[place].ids) for place in self.open)
+        self.tokens = math.ceil(self.per_token * sum(len(self.items[place].ids) for place in self.open))
         self.deadline = min(deadlines, default=None)
         self.works = []
         self._outputs = [self.known.get(place) for place in range(len(self.items))]
@@ -104,8 +119,8 @@ class Work:
     Attributes:
         item: what the forward is asked for.
         claims: who wants its vector, each in a form of its own.
-        key: the name of the key whose share pays for it.
-        tokens: what its forward costs. With several models in one queue this becomes tokens times the cost of one.
+        key: the share that pays for it, see ``share_of``.
+        tokens: what its forward costs, in tokens of the first model.
         arrived: when it came, on the queue's clock.
         rank: what goes first: the least.
         is_short: whether it goes with short work.
@@ -120,6 +135,11 @@ class Work:
     rank: float
     is_short: bool
     waits: bool = True
+
+    @property
+    def length(self) -> int:
+        """Its tokens."""
+        return len(self.item.ids)
 
     def fail(self, error: AnydimError) -> None:
         """Answer everyone who waits for it with an error."""

@@ -26,7 +26,7 @@ import torch
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
 from anydim.engine.engine import Engine
-from anydim.engine.load import load_engine
+from anydim.engine.load import load_engines
 from anydim.engine.memory import bound_process
 from anydim.errors import AnydimError
 from anydim.logs import configure_logs
@@ -40,12 +40,10 @@ _FLAGS: Final = "raise --mem-fraction-static, lower --max-batch-tokens, or choos
 
 
 class Order(msgspec.Struct):
-    """What the supervisor asks for."""
+    """What the supervisor asks for; of each model its folder, its name and how it is served."""
 
-    folder: str
-    name: str
+    models: list[tuple[str, str, ModelSettings]]
     socket: str
-    model: ModelSettings
     engine: EngineSettings
     show_progress: bool
     log_json: bool = False
@@ -61,8 +59,8 @@ def main() -> None:
     configure_logs(order.log_json)
     try:
         bound_process(resolve_device(order.engine.device), order.engine.mem_fraction_static)
-        card = read_card(Path(order.folder), order.name, order.model.task)
-        engine, started = load_engine(card, order.model, order.engine, order.show_progress)
+        rows = [(read_card(Path(folder), name, model.task), model) for folder, name, model in order.models]
+        engine, started = load_engines(rows, order.engine, order.show_progress)
     except AnydimError as error:
         _say(report, wire.Failed(error.kind, error.message))  # type: ignore[arg-type]
         sys.exit(1)

@@ -29,12 +29,14 @@ class Intake:
         rule: which dimensions it serves.
         tokenizer: its tokenizer.
         token_ids: how it reads token ids.
+        place: the model's place among the served ones.
     """
 
     card: ModelCard
     rule: DimensionRule
     tokenizer: TextTokenizer
     token_ids: TokenIdReader
+    place: int = 0
 
     @property
     def max_tokens(self) -> int:
@@ -47,7 +49,7 @@ class Intake:
         return self.tokenizer.is_fast
 
     @classmethod
-    def of(cls, card: ModelCard, settings: ModelSettings) -> Intake:
+    def of(cls, card: ModelCard, settings: ModelSettings, place: int = 0) -> Intake:
         """Build the intake of one model.
 
         Raises:
@@ -64,7 +66,8 @@ class Intake:
         if limit <= len(tokenizer.first) + len(tokenizer.last):
             raise ConfigError(f"--max-input-tokens {limit} leaves no room for text beside the special tokens")
         reader = TokenIdReader(settings.token_ids, tokenizer, card.vocab_size)
-        return cls(card, DimensionRule.of(card.width, settings.dim_step, settings.default_dim), tokenizer, reader)
+        rule = DimensionRule.of(card.width, settings.dim_step, settings.default_dim)
+        return cls(card, rule, tokenizer, reader, place)
 
     def prepare(self, request: EmbedRequest) -> list[Item]:
         """Items of a request, in its order.
@@ -97,7 +100,7 @@ class Intake:
         for index, ids_T in enumerate(encoded, start):
             self._check(ids_T, index)
         return [
-            Item(ids_T, dim, request.output_dtype, request.normalize, request.terms)
+            Item(ids_T, dim, request.output_dtype, request.normalize, request.terms, self.place)
             for ids_T, dim in zip(encoded, dims[start:], strict=False)
         ]
 

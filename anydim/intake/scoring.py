@@ -29,12 +29,14 @@ class ScoreIntake:
         scorer: how it scores.
         pairs: how it reads pairs.
         max_tokens: the longest pair, prompt and special tokens included.
+        place: the model's place among the served ones.
     """
 
     card: ModelCard
     scorer: Scorer
     pairs: Pairs
     max_tokens: int
+    place: int = 0
 
     @property
     def is_fast(self) -> bool:
@@ -42,7 +44,7 @@ class ScoreIntake:
         return self.pairs.is_fast
 
     @classmethod
-    def of(cls, card: ModelCard, settings: ModelSettings) -> ScoreIntake:
+    def of(cls, card: ModelCard, settings: ModelSettings, place: int = 0) -> ScoreIntake:
         """Build the intake of one model.
 
         Raises:
@@ -60,7 +62,7 @@ class ScoreIntake:
             pairs = PromptedPairs(plain, limit, PROMPTS[settings.rerank_template], card.scorer.instruction)
         else:
             pairs = TextPairs(card.tokenizer_file, limit, card.lower_case)
-        intake = cls(card, card.scorer, pairs, limit)
+        intake = cls(card, card.scorer, pairs, limit, place)
         intake._check_vocabulary()
         return intake
 
@@ -112,13 +114,16 @@ class ScoreIntake:
         for ids_T, field in zip(encoded, request.document_fields(part), strict=True):
             if ids_T.max() >= self.card.vocab_size:
                 raise InvalidRequest(f"{field} has a token ({ids_T.max()}) that the model has no embedding for", field)
-        return [Item(ids_T, len(self.scorer.labels), normalize=squash, terms=request.terms) for ids_T in encoded]
+        return [
+            Item(ids_T, len(self.scorer.labels), normalize=squash, terms=request.terms, model=self.place)
+            for ids_T in encoded
+        ]
 
 
-def intake_of(card: ModelCard, settings: ModelSettings) -> Intake | ScoreIntake:
+def intake_of(card: ModelCard, settings: ModelSettings, place: int = 0) -> Intake | ScoreIntake:
     """The intake that a model needs: for texts, or for pairs where it scores.
 
     Raises:
         ConfigError, ModelError, MissingExtra: see both.
     """
-    return Intake.of(card, settings) if card.scorer is None else ScoreIntake.of(card, settings)
+    return (Intake if card.scorer is None else ScoreIntake).of(card, settings, place)

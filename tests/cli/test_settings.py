@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from anydim.cli.main import make_program
 from anydim.config import Settings, all_settings, load_settings
 from anydim.errors import ConfigError
 from anydim.setting import Setting
@@ -66,11 +64,37 @@ def test_the_model_is_an_argument_or_a_flag(serve: Serve) -> None:
     assert serve("some/model", "--model", "some/model").model.model == "some/model"
 
 
-def test_several_models_are_refused(served: list[Settings]) -> None:
-    result = CliRunner().invoke(make_program(), ["serve", "a", "--model", "b"])
-    assert result.exit_code == 2
-    assert "several models" in result.stderr
-    assert not served
+def test_several_models_share_what_is_not_each_one_s_own(serve: Serve) -> None:
+    settings = serve("a", "--model", "b", "--reranker", "c", "--dtype", "float32", "--default-dim", "64")
+    assert [model.model for model in settings.models] == ["a", "b", "c"]
+    assert [model.task for model in settings.models] == ["auto", "auto", "rerank"]
+    assert [model.dtype for model in settings.models] == ["float32"] * 3
+    assert [model.default_dim for model in settings.models] == [64, None, None]
+
+
+def test_a_reranker_stands_beside_the_starter_model(serve: Serve) -> None:
+    assert [model.model for model in serve("--reranker", "r").models] == [None, "r"]
+
+
+def test_each_models_table_has_its_own_settings(serve: Serve, tmp_path: Path) -> None:
+    text = """
+dtype = "float32"
+[[models]]
+model = "a"
+default_dim = 64
+[[models]]
+model = "b"
+default_dim = 128
+served_model_name = "second"
+[[models]]
+model = "c"
+task = "rerank"
+dtype = "bfloat16"
+"""
+    first, second, third = serve("--config", str(write(tmp_path / "a.toml", text))).models
+    assert (first.default_dim, second.default_dim, third.default_dim) == (64, 128, None)
+    assert (second.served_model_name, third.task) == (("second",), "rerank")
+    assert (second.dtype, third.dtype) == ("float32", "bfloat16")
 
 
 def test_models_table(serve: Serve, tmp_path: Path) -> None:
@@ -87,7 +111,8 @@ def test_models_table(serve: Serve, tmp_path: Path) -> None:
         ("port = [", "is not valid TOML"),
         ("[server]\nport = 1", "there is no table [server]"),
         ("[[models]]\nport = 1", "unknown key port"),
-        ("[[models]]\n[[models]]", "several [[models]] tables are not yet available"),
+        ("[[models]]\n[[models]]", "of several [[models]] tables each needs its model"),
+        ('[[models]]\n[[models]]\nmodel = "x"\ndim_stp = 1', "unknown key dim_stp"),
         ('model = "a"\n[[models]]\nmodel = "b"', "model stands both at the top and in [[models]]"),
         ("models = 1", "models must be [[models]] tables"),
         ("strict = 3", "strict in FILE must be true or false, got 3"),
@@ -157,7 +182,7 @@ def test_text_becomes_the_field_s_type(name: str, value: str, kept: object) -> N
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("reranker", "x"), ("tp", "2"), ("dp", "2")],
+    [("tp", "2"), ("dp", "2")],
 )
 def test_what_does_not_work_yet_is_refused_in_words(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match="not yet available in this version"):
