@@ -109,7 +109,7 @@ class TeiRoutes:
             return await self._similarity_of(request, body)
         if isinstance(self._service.models.first.intake, Intake):
             return await self._embed_of(request, body)
-        return await self._predict_of(request, body)
+        return await self._predict_of(request, body, nested=True)  # the hub's client takes the first of a list of lists
 
     async def rerank_of(self, request: Request, body: bytes) -> Response:
         """/rerank with `texts`."""
@@ -142,12 +142,12 @@ class TeiRoutes:
         source, *others = (np.asarray(output.values, np.float64) for output in answer.outputs)
         return json_response([float(source @ other) for other in others])
 
-    async def _predict_of(self, request: Request, body: bytes | None) -> Response:
+    async def _predict_of(self, request: Request, body: bytes | None, nested: bool = False) -> Response:
         job, answer = await self._service.run(request, self._prepare_predict, body)
         _, intake = self._service.models.scorer()
         rows = [_predictions(answer, place, intake.scorer.labels) for place in range(len(answer.outputs))]
         is_batch = not isinstance(job.wanted.inputs, str) and isinstance(job.wanted.inputs[0], list)
-        return json_response(rows if is_batch else rows[0])
+        return json_response(rows if is_batch or nested else rows[0])
 
     def _prepare_embed(self, request: Request, body: bytes) -> Job[TeiEmbedRequest]:
         wanted = self._embed.decode(body)
