@@ -2,21 +2,14 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.testclient import TestClient
 
 from anydim import Embedder, Reranker
-from anydim.api.app import create_app
-from anydim.api.models import Models, ServedModel
-from anydim.config import ServerSettings
-from anydim.engine.handle import LocalEngine
 from anydim.retrieval import Document, Index
-from anydim.retrieval.routes import search_entrance
-from anydim.types import Item, Output
 from tests.server.process import ServerProcess, serving
 from tests.shelf import Shelf
 
@@ -105,35 +98,21 @@ def test_the_route_is_documented(server: ServerProcess) -> None:
     assert "/search" in paths
 
 
-def test_a_served_reranker_is_the_third_stage(embedder: Embedder, index: Index, shelf: Shelf) -> None:
-    with Reranker(str(shelf.folder("cross-bert")), dtype="float32", threads=1) as reranker:
-        models = Models([ServedModel(intake=embedder.intake), ServedModel(intake=reranker.intake)])
-        entrances = search_entrance(models, index.settings)
-        app = create_app(models, TwoModels(embedder, reranker), ServerSettings(), entrances=entrances)
-        with TestClient(app) as http:
-            body = {"query": "school", "rerank": True, "where": {"lang": "en"}, "top_k": 4}
-            answer = http.post("/v1/search", json=body).json()
-            assert http.post("/v1/search", json=body | {"rerank": "cross-bert"}).json()["data"] == answer["data"]
-            assert http.post("/v1/search", json=body | {"where": {"article": -1}}).json()["data"] == []
-        assert [stage["name"] for stage in answer["stages"]] == ["coarse", "refine", "rerank"]
-        assert answer["stages"][2]["candidates"] == 4
-        before = index.search("school", where={"lang": "en"}, top_k=50).hits
-        assert answer["stages"][1]["candidates"] == len(before)
+def test_a_served_reranker_is_the_third_stage(index: Index, minilm_folder: Path, shelf: Shelf) -> None:
+    folder = shelf.folder("cross-bert")
+    words = ("--db", str(index.settings.db), "--reranker", folder, "--dtype", "float32")
+    body = {"query": "school", "rerank": True, "where": {"lang": "en"}, "top_k": 4}
+    with serving(minilm_folder, *words) as running:
+        status, answer = running.post("/v1/search", body)
+        assert status == 200, answer
+        assert running.post("/v1/search", body | {"rerank": "cross-bert"})[1]["data"] == answer["data"]
+        assert running.post("/v1/search", body | {"where": {"article": -1}})[1]["data"] == []
+    assert [stage["name"] for stage in answer["stages"]] == ["coarse", "refine", "rerank"]
+    before = index.search("school", where={"lang": "en"}, top_k=50).hits
+    assert [stage["candidates"] for stage in answer["stages"]][1:] == [len(before), 4]
+    with Reranker(str(folder), dtype="float32", threads=1) as reranker:
         scores = sorted(reranker.score("school", [hit.text for hit in before]), reverse=True)
-        assert [hit["relevance"] for hit in answer["data"]] == pytest.approx(scores[:4], abs=1e-4)
-
-
-class TwoModels:
-    """The engines of both, behind one handle: a score is asked for as one component, a vector never is."""
-
-    def __init__(self, embedder: Embedder, reranker: Reranker) -> None:
-        self._embedding, self._scoring = LocalEngine(embedder._engine), LocalEngine(reranker._engine)
-
-    async def run(self, items: Sequence[Item]) -> list[Output]:
-        return await (self._scoring if items[0].dim == 1 else self._embedding).run(items)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._embedding, name)
+    assert [hit["relevance"] for hit in answer["data"]] == pytest.approx(scores[:4], abs=1e-4)
 
 
 def test_search_is_behind_the_keys(server: ServerProcess) -> None:
