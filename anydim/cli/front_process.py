@@ -30,6 +30,7 @@ from anydim.errors import AnydimError
 from anydim.logs import configure_logs
 
 READY: Final = "ready"
+_LOOK_SECONDS: Final = 0.02
 
 
 class FrontOrder(msgspec.Struct, kw_only=True):
@@ -78,15 +79,23 @@ async def _serve(
     words = _Words(front, order.metrics)
     client.connect()
     serving = front.start()
-    print(READY, file=report, flush=True)  # type: ignore[call-overload]
+    saying = asyncio.create_task(_say_when_ready(client, report))
     try:
         await first_of(serving, words.drain)
         draining = asyncio.create_task(front.drain())
         await first_of(draining, words.hurry)
         draining.cancel()
     finally:
+        saying.cancel()
         await client.close()  # whoever still waits is answered 503, while there is someone to answer
         await front.stop()
+
+
+async def _say_when_ready(client: EngineClient, report: object) -> None:
+    """Once this front end has a line to a warm engine of its own, so that nobody meets one that has not."""
+    while not client.health().ready:
+        await asyncio.sleep(_LOOK_SECONDS)
+    print(READY, file=report, flush=True)  # type: ignore[call-overload]
 
 
 class _Words:

@@ -60,7 +60,7 @@ class Fronts:
         self._tasks = [asyncio.create_task(self._keep_running(place)) for place in range(len(self._listeners))]
 
     async def wait_ready(self) -> None:
-        """Wait until each of them accepts connections."""
+        """Wait until each of them accepts connections and has a line to a warm engine."""
         await asyncio.gather(*self._ready)
 
     def tell(self, word: Literal["drain", "hurry", "reload"]) -> None:
