@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from anydim import errors, testing
 from anydim.api.app import create_app
 from anydim.api.models import Models, ServedModel
-from anydim.api.status import TABLE, ErrorBody
+from anydim.api.operations import Operation
+from anydim.api.status import TABLE, Dialect, ErrorBody
 from anydim.config import ServerSettings
 from anydim.engine.handle import Health
 from anydim.errors import ComputeFailed, Overloaded, Unavailable
@@ -130,7 +130,12 @@ def test_further_routes_stand_first_behind_the_keys_and_in_the_envelope() -> Non
         raise Overloaded("full")
 
     served, settings = ServedModel(intake=testing.intake()), ServerSettings(api_key=("k",))
-    app = create_app(Models([served]), Scripted(), settings, routes=[Route("/", page), Route("/search", full)])
+    rows = [("/", page), ("/search", full)]
+    operations = [
+        Operation(path=path, method="GET", name=path, summary="", dialect=Dialect.OPENAI, handler=handler)
+        for path, handler in rows
+    ]
+    app = create_app(Models([served]), Scripted(), settings, entrances=[lambda _: operations])
     with TestClient(app) as http:
         assert http.get("/").text == "ours"
         assert http.get("/search").status_code == 401
