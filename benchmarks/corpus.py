@@ -39,9 +39,9 @@ class Corpus:
         return "\n".join(parts)
 
 
-def articles(count: int) -> list[str]:
-    """So many different articles of the Declaration of Human Rights, in all languages that there are, drawn anew."""
-    return random.sample([row["text"] for row in _rows("udhr_articles.jsonl")], count)
+def articles(count: int, seed: int | None = None) -> list[str]:
+    """So many different articles of the Declaration of Human Rights, in all languages that there are."""
+    return random.Random(seed).sample([row["text"] for row in _rows("udhr_articles.jsonl")], count)
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -145,12 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=["starter", "minilm"], choices=["starter", "minilm"])
     parser.add_argument("--shape", choices=shapes.NAMES, default="tiny")
-    parser.add_argument("--texts", type=int, default=300)
+    parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="a file, or a folder for a dated one")
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
-    texts = corpus.articles(options.texts)
+    texts = corpus.articles(options.texts, seed=1)
     for name in options.models:
         rows += trained_rows(name, texts, options.device)
     rows += random_rows(options.shape, resolve_device(options.device))

@@ -112,7 +112,7 @@ def load_engines(
     rooms = [room for room, _ in warmed]
     started = Started(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        dtype=str(runners[0].dtype).removeprefix("torch."),
+        dtype=_precision(runners[0].dtype, rows[0][1]),
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
         kernels_seconds=sum(spent.kernels for _, spent in warmed),
@@ -135,6 +135,12 @@ def load_engines(
         longest=rooms[0].longest if not several else None,
     )
     return running, started
+
+
+def _precision(dtype: torch.dtype, model: ModelSettings) -> str:
+    """The weights' precision in words, and that of the products where it is another."""
+    name = str(dtype).removeprefix("torch.")
+    return name if model.quantization == "none" else f"{name} with {model.quantization} products"
 
 
 def _load_runner(

@@ -24,7 +24,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from anydim.kernels import FEW_TOKENS
-from anydim.kernels.launch import early
+from anydim.kernels.launch import early, shared_memory
 from anydim.kernels.norm_triton import rms_norm_kernel, row_block
 from anydim.kernels.plan import AttentionPlan
 from anydim.kernels.rope_triton import normalise_halves
@@ -33,6 +33,7 @@ from anydim.kernels.scaled_triton import quantize_rows, rms_norm_scaled
 
 _ROWS: Final = 64  # output channels of a program: the least that Hopper's matrix instruction takes on its left
 _BLOCK_K: Final = 128
+_SPARE: Final = 2048  # bytes of shared memory for barriers and what a sum is exchanged through
 _PROGRAMS: Final = 120  # about one a multiprocessor
 
 
@@ -107,7 +108,8 @@ def _product_kernel(
             sum_NM *= tl.load(scale_ptr + n_N, mask=n_N < N, other=0.0)[:, None] * x_scale_1M
             if GATED:
                 up_NM *= tl.load(scale_ptr + N + n_N, mask=n_N < N, other=0.0)[:, None] * x_scale_1M
-        # Rounded where the separate kernels round, so that few tokens and many give the same vectors.
+        # Rounded where the separate kernels round, so that few tokens and many give the same vectors. In 8 bits the
+        # gated activation is rounded once more here: its scale is only known when the whole row is there.
         y_NM = sum_NM.to(out_ptr.dtype.element_ty)
         if GATED:
             gate_NM = y_NM.to(tl.float32)
@@ -212,6 +214,7 @@ class FusedKernels:
         self._arrived = torch.zeros(most, dtype=torch.int32, device=device)
         self._parts = torch.empty(most * _ROWS * FEW_TOKENS, dtype=torch.float32, device=device)
         self._early = early(device)
+        self._memory = shared_memory(device) - _SPARE
 
     def rms_norm(self, x_TD: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype | None = None) -> Tensor | Scaled:
         """Equal to `norm.rms_norm`, or with the type of 8-bit rows to `scaled.rms_norm_scaled`."""
@@ -297,7 +300,8 @@ class FusedKernels:
         tokens, width = x_TK.shape
         assert tokens <= FEW_TOKENS and x_TK.is_contiguous() and out_TN.is_contiguous()
         block_k = _BLOCK_K if gated or scale_O is None else 2 * _BLOCK_K
-        tiles = triton.cdiv(out_TN.shape[1], _ROWS)
+        slots, tiles = max(16, triton.next_power_of_2(tokens)), triton.cdiv(out_TN.shape[1], _ROWS)
+        stage = ((2 if gated else 1) * _ROWS + slots) * block_k * weight_OK.element_size()
         assert split == 1 or tiles * split <= len(self._arrived), "more programs than the scratch is for"
         _product_kernel[(tiles * split,)](
             x_TK,
@@ -311,11 +315,11 @@ class FusedKernels:
             tokens,
             out_TN.shape[1],
             width,
-            max(16, triton.next_power_of_2(tokens)),
+            slots,
             _ROWS,
             block_k,
             split,
-            num_stages,
+            max(2, min(num_stages, self._memory // stage)),
             gated,
             _precision(x_TK.dtype),
             tl.int32 if weight_OK.dtype is torch.int8 else tl.float32,

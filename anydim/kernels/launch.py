@@ -1,17 +1,29 @@
-"""Launching Triton kernels early: a kernel starts while the one before it ends (programmatic dependent launch).
+"""Launching Triton kernels: how much shared memory there is, and early launches.
 
-From Hopper on. Such a kernel waits (`gdc_wait`) before it reads or writes anything but weights: the wait ends when the
-kernel before it is complete. What it announces (`gdc_launch_dependents`) lets the next one start. Kernels that are not
-launched so wait as always. It knows devices and no kernel.
+A kernel may start while the one before it ends (programmatic dependent launch), from Hopper on. Such a kernel waits
+(`gdc_wait`) before it reads or writes anything but weights: the wait ends when the kernel before it is complete. What
+it announces (`gdc_launch_dependents`) lets the next one start. Kernels that are not launched so wait as always. It
+knows devices and no kernel.
 
 Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization".
 """
+
+# mypy: disable-error-code="import-untyped,import-not-found"
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from triton.runtime import driver
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that one program may take; more than any program needs where there is no GPU."""
+    if device.type != "cuda":
+        return 1 << 30
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])  # what Triton itself checks
 
 
 def early(device: torch.device) -> dict[str, Any]:

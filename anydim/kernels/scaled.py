@@ -49,9 +49,9 @@ class Scaled:
         """Rows and columns."""
         return self.values_RC.shape
 
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix that is stood for: (R, C)."""
-        return (self.values_RC.float() * self.scale_R[:, None]).to(dtype)
+    def dequantize(self) -> Tensor:
+        """The matrix that is stood for: float32 (R, C)."""
+        return self.values_RC.float().mul_(self.scale_R[:, None])
 
 
 def quantize_rows(x_RC: Tensor, dtype: torch.dtype) -> Scaled:
@@ -70,13 +70,18 @@ def quantize_rows(x_RC: Tensor, dtype: torch.dtype) -> Scaled:
 
 def scaled_mm(x: Scaled, weight: Scaled, bias_O: Tensor | None, dtype: torch.dtype) -> Tensor:
     """x @ weight.T + bias, summed exactly in int8 and in float32 in float8: (T, O) in ``dtype``."""
-    if x.values_RC.dtype is torch.int8 and x.values_RC.device.type == "cpu":
+    if x.values_RC.dtype is torch.int8 and _sums_exactly(x.values_RC.device):
         sums_TO = torch._int_mm(x.values_RC, weight.values_RC.t()).float()
     else:
         exact = torch.float64 if x.values_RC.dtype is torch.int8 else torch.float32
         sums_TO = (x.values_RC.to(exact) @ weight.values_RC.to(exact).t()).float()
     out_TO = sums_TO * x.scale_R[:, None] * weight.scale_R
     return (out_TO if bias_O is None else out_TO + bias_O.float()).to(dtype)
+
+
+def _sums_exactly(device: torch.device) -> bool:
+    """Whether torch's int8 product is right: on CPUs without VNNI oneDNN's sums of pairs saturate at 16 bits."""
+    return device.type == "cpu" and (torch.cpu._is_vnni_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def rms_norm_scaled(x_TD: Tensor, weight_D: Tensor, eps: float, dtype: torch.dtype) -> Scaled:

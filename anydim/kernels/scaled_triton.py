@@ -18,7 +18,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from anydim.kernels import scaled
-from anydim.kernels.launch import early
+from anydim.kernels.launch import early, shared_memory
 from anydim.kernels.norm_triton import row_block
 from anydim.kernels.scaled import LIMITS, Scaled
 
@@ -35,7 +35,7 @@ def _store_scaled(
     LIMIT: tl.constexpr,
 ) -> None:
     """Round a row to 8 bits. Maxima forget NaN, so that the scale takes it from a sum."""
-    scale = tl.maximum(tl.max(tl.abs(x_C)) / LIMIT, 1e-30) + 0.0 * tl.sum(x_C)
+    scale = tl.maximum(tl.max(tl.abs(x_C)) / LIMIT, 1e-30) + tl.sum(0.0 * x_C)
     level_C = x_C * (1.0 / scale)
     if values_ptr.dtype.element_ty == tl.int8:
         level_C = (level_C + 12582912.0) - 12582912.0  # 1.5 * 2**23: to the nearest, halves to even, as torch does
@@ -235,7 +235,8 @@ def _scaled(x_TC: Tensor, width: int, dtype: torch.dtype) -> tuple[Scaled, list[
 def _int8_mm(x: Scaled, weight: Scaled, bias_O: Tensor | None, dtype: torch.dtype) -> Tensor:
     (tokens, width), channels = x.shape, weight.shape[0]
     out_TO = x.values_RC.new_empty((tokens, channels), dtype=dtype)
-    rows, columns, warps, stages = (128, 256, 8, 4) if tokens > 128 else (64, 128, 4, 4)
+    roomy = shared_memory(out_TO.device) >= 160 << 10
+    rows, columns, warps, stages = (64, 128, 4, 4) if tokens <= 128 else (128, 256, 8, 4) if roomy else (128, 128, 8, 3)
     if tokens:
         _int8_kernel[(triton.cdiv(tokens, rows) * triton.cdiv(channels, columns),)](
             x.values_RC, x.scale_R, weight.values_RC, weight.scale_R, bias_O, out_TO, tokens, channels, width,

@@ -7,6 +7,7 @@ Legend: D hidden width, I channels in, O channels out.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from anydim.models.card import Family, ModelCard
 from anydim.models.feed import check_quantization, quantizing
 from anydim.models.packed import Model
 from anydim.models.qwen3 import Qwen3
+
+_LOG = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -84,6 +87,8 @@ def build_model(
     if unknown:
         raise ConfigError(f"--plain-ops {', '.join(unknown)}: known are {', '.join(sorted(OP_NAMES))}")
     check_quantization(settings.quantization, device, dtype)
+    if settings.quantization != "none" and device.type == "cpu":
+        _LOG.warning("8-bit products are for comparisons on a CPU: they are several times slower than bfloat16 there")
     ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
     finish: weights.Finish | None = None
     if settings.quantization == "none":

@@ -114,6 +114,7 @@ def read_card(folder: Path, name: str | None = None, task: Task = "auto") -> Mod
     """
     config = read_json(folder / "config.json")
     family = _family(config, folder)
+    _refuse_quantized(config, folder)
     scorer = read_scorer(folder, config, task)
     modules = read_modules(folder)
     _check_modules(modules, folder, scorer is not None)
@@ -144,6 +145,17 @@ def _family(config: dict[str, Any], folder: Path) -> Family:
     supported = ", ".join(sorted(_ARCHITECTURES))
     found = ", ".join(map(str, names)) or f"none (model_type {config.get('model_type')!r})"
     raise ModelError(f"{folder}: architecture {found} is not supported; supported are {supported}")
+
+
+def _refuse_quantized(config: dict[str, Any], folder: Path) -> None:
+    """Weights that need scales of their own to mean anything are not read as if they needed none."""
+    found = config.get("quantization_config") or {}
+    if found:
+        kind = found.get("quant_method", "unknown method") if isinstance(found, dict) else found
+        raise ModelError(
+            f"{folder} holds quantised weights ({kind}), which are not supported; use the model they were made from, "
+            "with --quantization fp8 or int8"
+        )
 
 
 def _check_modules(modules: dict[str, str], folder: Path, scores: bool) -> None:

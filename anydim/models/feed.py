@@ -111,11 +111,18 @@ def check_quantization(kind: str, device: torch.device, dtype: torch.dtype) -> N
     Raises:
         ConfigError: naming the flag and what works instead.
     """
-    if kind != "fp8" or device.type == "cpu":
+    if kind == "none" or device.type == "cpu":
         return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
+    if device.type != "cuda":
+        raise ConfigError(f"--quantization {kind} runs on CUDA devices and CPUs, not on {device.type}")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        raise ConfigError(f"--quantization {kind} needs a GPU of compute capability 8.0 or later (Ampere)")
+    if dtype is torch.float16:
+        raise ConfigError(f"--quantization {kind} runs around bfloat16 or float32; use --dtype bfloat16")
+    if kind == "fp8" and capability < (8, 9):
         raise ConfigError("--quantization fp8 needs a GPU with fp8 products (Ada, Hopper or later); int8 works here")
-    if dtype is not torch.bfloat16:
+    if kind == "fp8" and dtype is not torch.bfloat16:
         raise ConfigError("--quantization fp8 needs --dtype bfloat16 on a GPU: its products come out in that")
 
 

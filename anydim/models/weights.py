@@ -36,8 +36,6 @@ _STORED: Final = MappingProxyType(
         "F32": torch.float32,
         "F16": torch.float16,
         "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
     }
 )
 _LENGTH_BYTES: Final = 8  # of the header's length at the beginning of a file

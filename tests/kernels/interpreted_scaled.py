@@ -63,6 +63,18 @@ def test_rows_of_zeros_and_rows_that_are_not_finite(rng: torch.Generator) -> Non
     assert not out_RO[1].any()
 
 
+def test_no_rows_is_no_launch() -> None:
+    none_RC, weight_C = torch.zeros(0, 32), torch.ones(32)
+    for found in (
+        TRITON.quantize_rows(none_RC, INT8),
+        TRITON.rms_norm_scaled(none_RC, weight_C, EPS, INT8),
+        TRITON.silu_mul_scaled(torch.zeros(0, 64), INT8),
+    ):
+        assert found.shape == (0, 32)
+        weight = PLAIN.quantize_rows(torch.ones(16, 32), INT8)
+        assert TRITON.scaled_mm(found, weight, None, torch.float32).shape == (0, 16)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("tokens", "into", "out"), [(1, 40, 17), (70, 100, 33), (150, 260, 300)])
 def test_int8_product(tokens: int, into: int, out: int, bias: bool, rng: torch.Generator) -> None:

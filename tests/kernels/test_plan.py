@@ -50,6 +50,14 @@ def test_tiles_and_dense_parts_cover_each_token_once(lengths: list[int], tokens:
     assert sum(dense.texts for dense in plan.dense) == sum(length >= 4096 for length in lengths)
 
 
+def test_texts_that_share_a_prefix_leave_nothing_to_a_dense_kernel() -> None:
+    """It would not see the prefix."""
+    prefixes = Prefixes(np.array([100], np.int32), np.array([0, 0], np.int32))
+    plan = make_plan([5000, 6000], shape_of(16), prefixes=prefixes, dense=True)
+    assert not plan.dense
+    assert plan.table_W.tolist() == make_plan([5000, 6000], shape_of(16), prefixes=prefixes).table_W.tolist()
+
+
 @given(LENGTHS, TOKENS)
 def test_heavy_tiles_come_first(lengths: list[int], tokens: int) -> None:
     tiles_N3 = place_plan(make_plan(lengths, shape_of(tokens)), "cpu").tiles_N3

@@ -4,6 +4,10 @@ On a CPU the products are those of the plain functions: the same rounding as on 
 is sentence-transformers in float32.
 """
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,10 +18,12 @@ from torch import nn
 
 from anydim.config import ModelSettings
 from anydim.engine.packing import pack
-from anydim.errors import ConfigError
+from anydim.errors import ConfigError, ModelError
 from anydim.kernels import Scaled
 from anydim.models.build import build_model
 from anydim.models.card import read_card
+from anydim.models.feed import check_quantization
+from tests.checkpoints import edit_json
 from tests.pipeline import CPU, Pipeline
 from tests.shelf import Shelf, load_reference
 from tests.texts import SENTENCES, declaration_articles
@@ -62,12 +68,42 @@ def test_products_hold_a_byte_a_weight(shelf: Shelf) -> None:
     assert left == {"embed_tokens"}
 
 
+def test_sums_are_right_on_processors_without_vnni() -> None:
+    """oneDNN's sums of pairs saturate there, so that its product is not asked."""
+    program = (
+        "import torch; from anydim.kernels import plain_ops; p = plain_ops()\n"
+        "torch.cpu._is_vnni_supported = torch.cpu._is_amx_tile_supported = lambda: False\n"
+        "x, w = (p.quantize_rows(torch.ones(20, 64), torch.int8) for _ in range(2))\n"
+        "assert (p.scaled_mm(x, w, None, torch.float32) - 64).abs().max() < 1e-3\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_a_checkpoint_in_eight_bits_is_refused(shelf: Shelf, tmp_path: Path) -> None:
+    """Without its scales it would be read as another model."""
+    folder = shutil.copytree(shelf.folder("qwen3"), tmp_path / "fp8")
+    edit_json(folder / "config.json", quantization_config={"quant_method": "fp8"})
+    with pytest.raises(ModelError, match=r"fp8.*--quantization"):
+        read_card(folder)
+
+
 def test_a_device_without_fp8_is_told_so(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shelf.folder("qwen3")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
     settings = ModelSettings(model=str(folder), quantization="fp8")
+    card = read_card(folder)
     with pytest.raises(ConfigError, match="int8 works here"):
-        build_model(read_card(folder), settings, torch.device("cuda", 0), torch.bfloat16, (), lambda *_: None)
+        build_model(card, settings, torch.device("cuda", 0), torch.bfloat16, (), lambda *_: None)
+    for device, capability, dtype, words in (
+        ("mps", (0, 0), torch.bfloat16, "not on mps"),
+        ("cuda", (7, 5), torch.bfloat16, "8.0 or later"),
+        ("cuda", (9, 0), torch.float32, "--dtype bfloat16"),
+        ("cuda", (9, 0), torch.float16, "bfloat16 or float32"),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_, found=capability: found)
+        with pytest.raises(ConfigError, match=words):
+            check_quantization("fp8", torch.device(device), dtype)
     build_model(read_card(folder), settings, CPU, torch.float32, (), lambda *_: None)
 
 
