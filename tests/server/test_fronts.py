@@ -30,9 +30,10 @@ def children(server: ServerProcess, module: str) -> list[psutil.Process]:
 
 def kill_fronts(server: ServerProcess) -> bool:
     """Kill those that run; always false."""
-    with contextlib.suppress(psutil.Error):
-        for front in fronts_of(server):
-            front.kill()
+    for child in psutil.Process(server.process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that has just ended must not hide the others
+            if "anydim.cli.front_process" in child.cmdline():
+                child.kill()
     return False
 
 
