@@ -24,7 +24,7 @@ from anydim.embedder import Embedder
 from anydim.errors import AnydimError, ConfigError
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.offline.records import Reading, Record, read_records
-from anydim.offline.shards import FORMATS, Failure, Parts, Width, sha256_of
+from anydim.offline.shards import FORMATS, Failure, Parts, Width, arrow, sha256_of
 from anydim.types import Item, Output, OutputDtype, Priority, Terms
 from anydim.version import VERSION
 
@@ -122,6 +122,7 @@ def run_job(embedder: Embedder, job: EmbedJob, progress: Callable[[Done], None])
     """
     if job.output.suffix not in FORMATS:
         raise ConfigError(f"{job.output}: the name must end in one of {', '.join(FORMATS)}")
+    arrow()  # a missing package is said before any work is done
     request = _request(job)
     (probe,) = embedder.intake.prepare(replace(request, inputs=["a"]))  # refuses wrong fields before any file is read
     records = read_records(job.inputs, job.reading)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from anydim import Embedder
-from anydim.errors import ConfigError, InvalidRequest
+from anydim.errors import ConfigError, InvalidRequest, MissingExtra
 from anydim.intake.request import Truncate
 from anydim.offline.job import Done, EmbedJob, run_job
 from anydim.offline.records import Reading
@@ -156,6 +156,15 @@ def test_columns_that_change_their_type_become_text(embedder: Embedder, tmp_path
     output, _ = run(embedder, source, "out.parquet")
     found = pq.read_table(output).column("id").to_pylist()
     assert found[:2] == ["0", "1"] and found[10:12] == ["x", None] and found[-2:] == ['{"a": [1]}', "true"]
+
+
+def test_a_missing_package_is_said_before_any_work(
+    embedder: Embedder, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"anydim\[offline\]"):
+        run(embedder, source, "out.parquet")
+    assert [path.name for path in source.parent.iterdir()] == ["in.jsonl"]
 
 
 def test_what_cannot_work_is_refused_before_anything_is_read(embedder: Embedder, source: Path) -> None:
