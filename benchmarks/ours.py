@@ -60,10 +60,10 @@ def precision_of(options: argparse.Namespace) -> str:
 
 
 def through(engine: Engine) -> Callable[[list[Item]], None]:
-    """Through the engine's own queue, as every request goes."""
+    """Through the engine's own queue, as every call of Embedder goes."""
 
     def run(items: list[Item]) -> None:
-        outputs = engine.submit(items).result()
+        outputs = engine.run(items)
         assert all(output.error is None for output in outputs), "a failed text is no result"
 
     return run

@@ -55,6 +55,7 @@ class Engine:
         cache_bytes: int = 0,
         memory: Callable[[], DeviceMemory] | None = None,
         longest: int | None = None,
+        tokens_here: int = 0,
     ) -> None:
         """Start the loop.
 
@@ -66,10 +67,12 @@ class Engine:
             cache_bytes: most bytes of raw vectors that are kept; 0 keeps none.
             memory: the device's memory, where it has its own.
             longest: most tokens of a text that the device's memory holds; None where it holds every text.
+            tokens_here: most tokens of a submission that ``run`` may run in the thread that brings it.
         """
         self._began = time.monotonic()
         self._memory = memory
         self._longest = longest
+        self._tokens_here = tokens_here
         self._policy = policy
         self._counts, pace = EngineCounts(), Pace()
         self._cache: VectorCache | None = None
@@ -100,16 +103,36 @@ class Engine:
             DeadlineExceeded: the Items' deadline has passed.
             Unavailable: the engine is closed or has failed.
         """
+        ticket = self._ticket(items)
+        if ticket.open:
+            self._queue.put(ticket)
+        return ticket.future
+
+    def run(self, items: Sequence[Item]) -> list[Output]:
+        """Run Items and wait: one Output an Item, in order.
+
+        A few tokens that come while the engine is idle run in this thread.
+
+        Raises:
+            AnydimError: as ``submit``, and what the future gets.
+        """
+        ticket = self._ticket(items)
+        if ticket.open:
+            if ticket.tokens <= self._tokens_here:
+                self._loop.run_here(ticket)
+            else:
+                self._queue.put(ticket)
+        return ticket.future.result()
+
+    def _ticket(self, items: Sequence[Item]) -> Ticket:
         limits = self._policy.limits(items[0].model if items else 0)
         longest = self._longest if limits.longest is None else limits.longest
         if longest is not None:
             _check_lengths(items, longest)
         ticket = Ticket(items, Future(), self._cache.find(items) if self._cache else {}, limits.per_token)
-        if ticket.open:
-            self._queue.put(ticket)
-        else:
+        if not ticket.open:
             ticket.future.set_result(list(ticket.known.values()))
-        return ticket.future
+        return ticket
 
     def status(self) -> EngineStatus:
         """A snapshot."""

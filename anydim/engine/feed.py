@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import chain
 from typing import Final, Protocol
 
 from anydim.types import Item, Output
@@ -22,6 +23,10 @@ class Submits(Protocol):
         """See Engine."""
         ...
 
+    def run(self, items: Sequence[Item]) -> list[Output]:
+        """See Engine."""
+        ...
+
 
 def feed(engine: Submits, chunks: Iterable[Sequence[Item]], done: Callable[[int], None]) -> list[Output]:
     """One Output an Item, in order.
@@ -31,6 +36,16 @@ def feed(engine: Submits, chunks: Iterable[Sequence[Item]], done: Callable[[int]
         chunks: the Items; whatever they raise cancels what is queued.
         done: called now and then with the number of Outputs so far.
     """
+    chunks = iter(chunks)
+    first, second = next(chunks, []), next(chunks, None)
+    if second is None:  # one chunk may run in this thread
+        outputs = engine.run(first)
+        done(len(outputs))
+        return outputs
+    return _several(engine, chain([first, second], chunks), done)
+
+
+def _several(engine: Submits, chunks: Iterable[Sequence[Item]], done: Callable[[int], None]) -> list[Output]:
     ahead: deque[Future[list[Output]]] = deque()
     outputs: list[Output] = []
     try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import torch
 
@@ -35,6 +36,8 @@ from anydim.models.registry import cache_folder
 from anydim.models.score_head import load_score_head
 from anydim.models.weights import Progress
 from anydim.progress import progress_bar
+
+_TOKENS_HERE: Final = 1024  # what a graph takes: a few milliseconds
 
 
 def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
@@ -133,6 +136,7 @@ def load_engines(
         cache_bytes=engine.vector_cache_mib << 20,
         memory=partial(_device_memory, device) if device.type == "cuda" else None,
         longest=rooms[0].longest if not several else None,
+        tokens_here=_TOKENS_HERE if device.type == "cuda" else 0,  # a CPU's thread pool belongs to the loop's thread
     )
     return running, started
 

@@ -1,12 +1,14 @@
 """Loop: take, pack, run, answer.
 
-While the device works on one batch the next is packed and sent. Whatever happens, everyone who waits is answered. It
-knows the queue and a runner; it knows no threads, no HTTP and no text.
+While the device works on one batch the next is packed and sent. Whatever happens, everyone who waits is answered. A
+small submission that comes while nothing is under way may run in the thread that brings it, which saves two changes of
+thread. It knows the queue and a runner; it starts no threads, and knows no HTTP and no text.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from anydim.engine.cache import VectorCache
 from anydim.engine.metrics import Cause, EngineCounts, Pace
 from anydim.engine.packing import pack
 from anydim.engine.queue import Queue, Taken
-from anydim.engine.work import Answer, Derive, Work, hand_out
+from anydim.engine.work import Answer, Derive, Ticket, Work, hand_out
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Output
 
@@ -60,7 +62,7 @@ class _Running:
 
 
 class Loop:
-    """The loop's state; ``run`` is the body of the engine's thread."""
+    """The loop's state; ``run`` is the body of the engine's thread, ``run_here`` a batch of somebody else's."""
 
     def __init__(
         self,
@@ -93,6 +95,8 @@ class Loop:
         self._derive = derive
         self._cache = cache
         self._clock = clock
+        self._turn = threading.Lock()  # held by whoever runs batches
+        self._lost: Exception | None = None
         self._ahead: tuple[Taken, _Running] | None = None
         self._in_hand: list[Work] = []
         self._busy_since: float | None = None
@@ -107,20 +111,65 @@ class Loop:
     def run(self) -> None:
         """Work until the queue is closed and empty, or the device is lost."""
         try:
-            while self._step():
-                pass
+            while self._queue.wait(self._is_due):
+                with self._turn:
+                    self._step()
         except Exception as error:
             _LOG.critical("the engine stops: %s", error)
             self._fail_everyone(Unavailable(f"the engine has failed ({type(error).__name__}); send the request again"))
         finally:
-            del self._runner  # the model goes when the loop ends, whoever still holds the engine
+            with self._turn:
+                del self._runner  # the model goes when the loop ends, whoever still holds the engine
 
-    def _step(self) -> bool:
-        """Take, pack and send one batch, then answer the one before; false at the end."""
+    def run_here(self, ticket: Ticket) -> None:
+        """Queue a submission, and where nothing is under way run the batch that it makes in this thread.
+
+        Raises:
+            AnydimError: as Queue.put.
+        """
+        if not self._turn.acquire(blocking=False):
+            self._queue.put(ticket)
+            return
+        try:
+            alone = not self._is_due() and not self._queue.texts
+            self._queue.put(ticket, wake=not alone)
+            if alone:
+                self._step_alone()
+        finally:
+            self._turn.release()
+            if self._is_due() or self._queue.texts:
+                self._queue.wake()
+
+    def _is_due(self) -> bool:
+        """Whether there is something to do for the loop's thread, though nothing waits."""
+        return self._ahead is not None or self._lost is not None
+
+    def _step_alone(self) -> None:
+        """One batch from its start to its answer. Who waits for it in other threads is answered even on Ctrl-C here."""
+        taken = self._queue.take()
+        self._in_hand = list(taken.works)
+        try:
+            running = self._start(taken.works) if taken.works else None
+            if running is not None:
+                self._counts.short_batches += not taken.is_bulk
+                self._answer(running)
+        except Exception as error:
+            self._lost = error  # the loop's thread ends with it, and answers everyone
+        except BaseException:
+            for work in self._in_hand:
+                for claim in self._queue.settle(work):
+                    claim.ticket.fail(Unavailable("the thread that ran this batch was interrupted; send it again"))
+            raise
+        finally:
+            self._queue.done(taken)
+            self._busy_since = None
+
+    def _step(self) -> None:
+        """Take, pack and send one batch, then answer the one before."""
+        if self._lost is not None:
+            raise self._lost
         before = self._ahead
-        taken = self._queue.take(wait=before is None)
-        if not taken.works and before is None:
-            return False
+        taken = self._queue.take()
         self._in_hand = [*taken.works, *(before[1].works if before else [])]
         self._ahead = self._send(taken) if taken.works else None
         if before is not None:
@@ -130,7 +179,6 @@ class Loop:
             self._ahead = None
         self._busy_since = None if self._ahead is None else self._clock()
         self._counts.running_tokens = 0 if self._ahead is None else self._ahead[1].batch.tokens
-        return True
 
     def _send(self, taken: Taken) -> tuple[Taken, _Running] | None:
         running = self._start(taken.works)

@@ -4,7 +4,8 @@ Work is short or bulk by the tokens of its submission. Within each of the two la
 key's own work goes by rank: its arrival, moved back by its size and its priority, but never by more than a few age
 limits, so that nothing starves. Short work runs in batches of its own. While there is short work, bulk work runs in
 slices: a bounded number of tokens, one slice at a time, so that short work waits for one slice at most; between two
-slices runs the short work that was there when the first of them ended.
+slices runs the short work that was there when the first of them ended, and what comes meanwhile up to a quarter of a
+slice.
 
 Equal texts share one Work while they are under way. It knows tokens, tickets and a clock; it knows no devices and no
 models. Safe for many threads.
@@ -135,8 +136,12 @@ class Queue:
         """Texts that wait."""
         return len(self._short) + len(self._bulk)
 
-    def put(self, ticket: Ticket) -> None:
+    def put(self, ticket: Ticket, wake: bool = True) -> None:
         """Add the open places of a submission; what equals a text under way joins it.
+
+        Args:
+            ticket: the submission.
+            wake: tell the thread that waits; without it whoever puts it takes it too.
 
         Raises:
             Overloaded: the queue is full.
@@ -155,25 +160,28 @@ class Queue:
                 self._short_seen = now
             for place in ticket.open:
                 self._add(Claim(ticket, place), now, rank, is_short)
-            self._changed.notify()
+            if wake:
+                self._changed.notify()
         ticket.future.add_done_callback(partial(self._forget, ticket))
 
-    def take(self, wait: bool) -> Taken:
-        """The works of the next batch, without those that nobody waits for.
+    def wait(self, until: Callable[[], bool]) -> bool:
+        """Block until something waits here, or ``until`` says so; false once the queue is closed and empty instead."""
+        with self._changed:
+            while not (self.texts or self._closed or until()):
+                self._changed.wait()
+            return bool(self.texts) or until()
 
-        Args:
-            wait: block until there is something or the queue is closed.
+    def wake(self) -> None:
+        """Have who waits look again."""
+        with self._changed:
+            self._changed.notify()
 
-        Returns:
-            Nothing where nothing may go now and either ``wait`` is false or the queue is closed.
-        """
+    def take(self) -> Taken:
+        """The works of the next batch, without those that nobody waits for; none where nothing may go now."""
         while True:
             late: list[Ticket] = []
             with self._changed:
                 taken = self._choose(late)
-                if wait and not (taken.works or late or self._closed):
-                    self._changed.wait()
-                    continue
             for ticket in late:
                 ticket.fail(DeadlineExceeded("the time that the request gave has passed while it waited"))
             if taken.works or not late:
@@ -191,7 +199,7 @@ class Queue:
         if taken.is_bulk:
             with self._changed:
                 self._bulk_running -= 1
-                self._short_due = self._short.tokens
+                self._short_due = self._due()
 
     def close(self, discard: bool = False) -> None:
         """Refuse new submissions; what waits is still taken, unless ``discard`` cancels it."""
@@ -279,10 +287,14 @@ class Queue:
 
     def _push(self, work: Work) -> None:
         if not work.is_short and not len(self._bulk) and not self._bulk_running:
-            self._short_due = self._short.tokens  # what waits already goes first
+            self._short_due = self._due()  # what waits already goes first
         (self._short if work.is_short else self._bulk).push(work)
         self._shares.join(work.key)
         self._held[work.key] = self._held.get(work.key, 0) + work.tokens
+
+    def _due(self) -> int:
+        """Tokens of short work that go before the next slice: what waits, or more where it comes in time."""
+        return max(self._short.tokens, self._policy.short_tokens)
 
     def _remove(self, work: Work) -> None:
         (self._short if work.is_short else self._bulk).remove(work)
@@ -299,7 +311,7 @@ class Queue:
         if len(self._short) and not is_turn_of_bulk:
             works = self._pop(self._short, None, now, late)
             self._bulk_waited = bool(len(self._bulk))
-            self._short_due = self._short_due - sum(work.tokens for work in works) if len(self._short) else 0
+            self._short_due -= sum(work.tokens for work in works)
             return Taken(works)
         if not bulk_may:
             return Taken([])

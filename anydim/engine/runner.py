@@ -247,8 +247,8 @@ class Runner:
         itemsize: int | None = None,
     ) -> AttentionPlan:
         """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
-        typical = typical_length(lengths_B, prefixes) if tokens is None else tokens
-        shape = tile_shape(typical, *self._model.head_counts, itemsize=itemsize or self._itemsize)
+        typical, is_small = (typical_length(lengths_B, prefixes), False) if tokens is None else (tokens, True)
+        shape = tile_shape(typical, *self._model.head_counts, itemsize=itemsize or self._itemsize, is_small=is_small)
         if tokens is None or texts is None:
             return make_plan(lengths_B, shape, prefixes=prefixes, dense=self._model.takes_dense)
         tiles = tile_bound(tokens, texts, shape)

@@ -22,7 +22,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from anydim.kernels.plan import AttentionPlan
+from anydim.kernels.launch import shared_memory
+from anydim.kernels.plan import AttentionPlan, stages_that_fit
 
 LOG2_E: Final = math.log2(math.e)
 
@@ -255,7 +256,7 @@ def attend(qkv_TC: Tensor, plan: AttentionPlan, n_heads: int, n_kv_heads: int, s
         plan.tile_prefixes_N2 is not None,
         _precision(qkv_TC.dtype),
         num_warps=shape.num_warps,
-        num_stages=shape.num_stages,
+        num_stages=stages_that_fit(shape, head_dim * qkv_TC.element_size(), shared_memory(qkv_TC.device)),
     )
     return out_TO
 

@@ -79,7 +79,7 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, num_warps: int = 0) -> 
             width,
             row_block(width),
             False,
-            num_warps=num_warps or _warps(width),
+            num_warps=num_warps or row_warps(width),
         )
     return y_TD
 
@@ -101,7 +101,7 @@ def add_rms_norm(
             eps,
             width,
             row_block(width),
-            num_warps=num_warps or _warps(width),
+            num_warps=num_warps or row_warps(width),
         )
     return y_TD, residual_TD
 
@@ -111,5 +111,6 @@ def row_block(width: int) -> int:
     return max(1 << (width - 1).bit_length(), 128)
 
 
-def _warps(width: int) -> int:
-    return 4 if width <= 3072 else 8
+def row_warps(width: int) -> int:
+    """Warps of a program that norms one row."""
+    return 2 if width <= 3072 else 8

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from anydim.types import Prefixes
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ONE_ROUND: Final = 8192  # query rows, 64 a program: 128 programs, an H100 has 132 processors
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -120,11 +122,13 @@ def typical_length(lengths_S: NDArray[np.integer], prefixes: Prefixes | None = N
     return int((own_G * length_G).sum() // max(int(own_G.sum()), 1))
 
 
-def tile_shape(length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2) -> TileShape:
+def tile_shape(length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2, is_small: bool = False) -> TileShape:
     """Launch configuration for texts of about `length` tokens; any lengths come out right.
 
     itemsize: bytes of an element; float32 (4) takes smaller tiles, since its products are exact and its tiles
-    twice as large. The sizes for 2 bytes were chosen on an H100 by `benchmarks/kernels.py`; see benchmarks/LOG.md.
+    twice as large. is_small: whether `length` is the whole batch, and about as many programs as the GPU has processors
+    or fewer, so that what counts is how long one program takes.
+    The sizes for 2 bytes were chosen on an H100 by `benchmarks/kernels.py`; see benchmarks/LOG.md.
     """
     heads = head_block(n_heads, n_kv_heads)
     if itemsize > 2:
@@ -133,6 +137,9 @@ def tile_shape(length: int, n_heads: int, n_kv_heads: int, *, itemsize: int = 2)
         return _rows(64, heads, block_keys=16, num_warps=4, num_stages=1)
     if length <= 32:
         return _rows(64, heads, block_keys=32, num_warps=4, num_stages=2)
+    if is_small:
+        stages = 3 if length * n_heads <= _ONE_ROUND else 2  # beyond it two programs share a processor's memory
+        return _rows(64, heads, block_keys=64, num_warps=4, num_stages=stages, split=True, copies=True)
     if length <= 2048:
         return _rows(64, heads, block_keys=32, num_warps=4, num_stages=3, split=True, heads_first=False, copies=True)
     return _rows(128, heads, block_keys=64, num_warps=8, num_stages=3, split=True, heads_first=False)
@@ -159,6 +166,16 @@ def _rows(
         heads_first=heads_first,
         descriptors=copies,
     )
+
+
+def stages_that_fit(shape: TileShape, row_bytes: int, memory: int) -> int:
+    """The stages of a launch, fewer where a GPU's shared memory does not hold them.
+
+    row_bytes: of a query, key or value of one head. memory: bytes of shared memory that one program may take.
+    """
+    queries = shape.tokens * shape.heads * row_bytes
+    stage = 2 * shape.block_keys * row_bytes
+    return max(1, min(shape.num_stages, (memory - queries) // stage))
 
 
 def tile_bound(n_tokens: int, n_texts: int, shape: TileShape) -> int:

@@ -19,7 +19,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from anydim.kernels import scaled
 from anydim.kernels.launch import early, shared_memory
-from anydim.kernels.norm_triton import row_block
+from anydim.kernels.norm_triton import row_block, row_warps
 from anydim.kernels.scaled import LIMITS, Scaled
 
 
@@ -220,7 +220,7 @@ def _norm(x_TD: Tensor, residual_TD: Tensor | None, weight_D: Tensor, eps: float
     if rows:
         _norm_kernel[(rows,)](
             x_TD, residual_TD, weight_D, values_TD, scale_T, stride, residual_stride, eps, *constants,
-            num_warps=_warps(width), **early(x_TD.device),
+            num_warps=row_warps(width), **early(x_TD.device),
         )  # fmt: skip
     return out
 

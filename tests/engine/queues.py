@@ -46,7 +46,7 @@ class Site:
         return ticket
 
     def take(self) -> Taken:
-        return self.queue.take(wait=False)
+        return self.queue.take()
 
     def run(self) -> list[tuple[Ticket, int]]:
         """Take a batch and answer it: the places that were answered."""

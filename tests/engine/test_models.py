@@ -45,7 +45,7 @@ def ticket_of(site: Site, items: Sequence[Item]) -> None:
 
 def taken(site: Site) -> list[tuple[int, int]]:
     """Model and length of each text of a batch."""
-    batch = site.queue.take(wait=False)
+    batch = site.queue.take()
     site.queue.done(batch)
     return [(work.item.model, work.length) for work in batch.works]
 

@@ -236,8 +236,8 @@ def test_a_closed_queue_refuses_and_still_hands_out_what_waits() -> None:
     here.queue.close()
     with pytest.raises(Unavailable):
         here.put(10)
-    assert len(here.queue.take(wait=True).works) == 1
-    assert here.queue.take(wait=True).works == []
+    assert len(here.queue.take().works) == 1
+    assert here.queue.take().works == []
 
 
 def test_a_ticket_answers_once_all_its_items_are_there_in_order() -> None:

@@ -63,6 +63,19 @@ def test_long_texts(lengths: list[int], heads: int, kv_heads: int, head_dim: int
     assert off(ops.attend_long(qkv_TC, plan, heads, kv_heads, 0.1, True), wanted_TO) < 1e-2
 
 
+@pytest.mark.parametrize("lengths", [[40], [512], [1, 33, 200], [1024], [32] * 32])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (12, 12, 64), (12, 12, 32)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_a_small_batch(lengths: list[int], heads: int, kv_heads: int, head_dim: int, causal: bool) -> None:
+    ops, total = select_ops(torch.device("cuda"), torch.bfloat16), sum(lengths)
+    shape = tile_shape(total, heads, kv_heads, is_small=True)
+    tiles = tile_bound(total, len(lengths) + 2, shape)
+    plan = place_plan(make_plan(lengths, shape, n_texts=len(lengths) + 2, n_tiles=tiles), "cuda")
+    qkv_TC = normal(total, (heads + 2 * kv_heads) * head_dim)
+    wanted_TO = PLAIN.attend(qkv_TC.float(), plan, heads, kv_heads, 0.1, causal)
+    assert off(ops.attend(qkv_TC, plan, heads, kv_heads, 0.1, causal), wanted_TO) < 1e-2
+
+
 @pytest.mark.parametrize("longest", sorted(LENGTHS))
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(32, 8, 128), (16, 8, 128), (12, 12, 64), (12, 12, 32)])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anydim.kernels import TileShape, bind_plan, make_plan, place_plan, tile_bound, tile_shape, typical_length
+from anydim.kernels.plan import stages_that_fit
 from anydim.types import Prefixes
 
 LENGTHS = st.lists(st.integers(0, 70), max_size=12)
@@ -151,12 +152,25 @@ def test_too_few_slots_are_refused(slots: dict[str, int]) -> None:
 @pytest.mark.parametrize(("heads", "kv_heads"), [(32, 8), (16, 8), (12, 12), (40, 8), (24, 2), (64, 4), (3, 1)])
 @pytest.mark.parametrize("max_length", [1, 32, 64, 512, 32768])
 @pytest.mark.parametrize("itemsize", [2, 4])
+@pytest.mark.parametrize("is_small", [True, False])
 def test_every_shape_fits_the_heads_and_the_tensor_cores(
-    heads: int, kv_heads: int, max_length: int, itemsize: int
+    heads: int, kv_heads: int, max_length: int, itemsize: int, is_small: bool
 ) -> None:
-    shape = tile_shape(max_length, heads, kv_heads, itemsize=itemsize)
+    shape = tile_shape(max_length, heads, kv_heads, itemsize=itemsize, is_small=is_small)
     assert (heads // kv_heads) % shape.heads == 0
     assert shape.tokens * shape.heads >= 16
     assert shape.block_keys >= 16
     for size in (shape.tokens, shape.heads, shape.block_keys, shape.num_warps):
         assert size & (size - 1) == 0
+
+
+@pytest.mark.parametrize("kibibytes", [99, 163, 227])
+@pytest.mark.parametrize("is_small", [True, False])
+@pytest.mark.parametrize("length", [8, 32, 256, 1024, 8192])
+def test_stages_fit_into_the_shared_memory_of_other_gpus(kibibytes: int, is_small: bool, length: int) -> None:
+    """As the CUDA programming guide gives it: 99 KiB on GeForce cards, 163 on an A100, 227 on an H100."""
+    shape = tile_shape(length, 32, 8, is_small=is_small)
+    stages = stages_that_fit(shape, 128 * 2, kibibytes << 10)
+    rows = shape.tokens * shape.heads + 2 * stages * shape.block_keys
+    assert 1 <= stages <= shape.num_stages
+    assert rows * 128 * 2 <= kibibytes << 10

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 DEVICES = [
     "cpu",
     pytest.param(
-        "cuda",
+        "cuda:0",
         marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")],
     ),
 ]
