@@ -184,6 +184,8 @@ class ServerSettings:
     max_bodies_bytes: int = _setting(
         1 << 30, "Most bytes of all requests' bodies under way; beyond it they are refused with 429.", metavar="N"
     )
+    max_answer_bytes: int = _setting(64 << 20, "Largest answer with a vector a token, counted in float32.", "N")
+    max_answers_bytes: int = _setting(1 << 30, "Most bytes of all such answers under way; beyond it 429.", "N")
     max_header_bytes: int = _setting(32 << 10, "Largest request line and headers together.", metavar="N", least=256)
     max_connections: int | None = _setting(
         None, "Most connections at once; by default what the limit of open files leaves.", metavar="N"

@@ -107,6 +107,8 @@ class Item:
         normalize: whether the vector has length one, or the scores are put between 0 and 1; filled by intake.
         terms: on which terms it waits; filled by intake from the request, which the Items of a request share.
         model: the place of its model among the served ones; filled by intake.
+        each_token: whether every token's state becomes a vector, in float32, instead of one vector for the text; filled
+            by intake.
     """
 
     ids: Int32Array
@@ -115,6 +117,7 @@ class Item:
     normalize: bool = True
     terms: Terms = ANY_TIME
     model: int = 0
+    each_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class Batch:
     """Items packed without padding, shortest first; filled by engine/packing.py.
 
     Attributes:
-        items: the B items in packed order.
+        items: the B items in packed order; either all of them want a vector a token or none does.
         order_B: int32, where each of them stood before packing.
         ids_T: int32, all token ids one after another.
         positions_T: int32, each token's position in its own text.
@@ -158,13 +161,19 @@ class Batch:
         """How many tokens the forward runs."""
         return len(self.ids_T)
 
+    @property
+    def each_token(self) -> bool:
+        """Whether its Items want a vector a token."""
+        return self.items[0].each_token
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """What the engine answers to one Item: either values or an error.
 
     Attributes:
-        values: (dtype.stored(dim),) of dtype.numpy; filled by heads.
+        values: (dtype.stored(dim),) of dtype.numpy; (tokens, dim) of an Item that wants a vector a token; filled by
+            heads.
         scale: multiply int8 values (uint8 less 128) by it to get the components back; None for other dtypes.
         error: why this item alone has no values.
     """

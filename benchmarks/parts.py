@@ -22,7 +22,7 @@ from anydim.engine import wire
 from anydim.engine.engine import Engine
 from anydim.engine.metrics import Cause
 from anydim.engine.packing import pack
-from anydim.engine.queue import Policy
+from anydim.engine.policy import Policy
 from anydim.intake.prompts import prefix_of
 from anydim.intake.request import Truncate
 from anydim.types import ANY_TIME, Batch, Item, Output

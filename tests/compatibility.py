@@ -36,8 +36,13 @@ Where dialects share a path, its owner's shape holds until a field that only ano
 Errors have the dialect's shape and status: OpenAI and vLLM `{"error": {...}}`, Cohere `{"message"}`, Jina `{"detail"}`
 with 422 for wrong fields, TEI `{"error", "error_type"}` with 422, 424 and 429, Ollama `{"error"}`.
 
-litellm is no test dependency, since it takes 200 MB; it sends the shapes of OpenAI, Cohere and Jina. TEI's `/embed_all`
-and vLLM's token vectors are not served: a text has one vector.
+Every embedding route takes `output_dim`, `instruction`, `prompt_name` and `input_type` beside its dialect's own fields.
+
+TEI's `/embed_all` and vLLM's `"task": "token_embed"` give a vector for each token: the model's last hidden states, of
+its width unless a dimension is asked for. `--max-answer-bytes` bounds such an answer.
+
+Not served: Jina's `late_chunking` and images, which are refused; vLLM's `token_classify`, and its chat messages at
+`/pooling`; TEI's gRPC and sparse vectors (`/embed_sparse`), for which no model here is made.
 """
 
 

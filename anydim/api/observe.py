@@ -45,19 +45,58 @@ _QUIET: Final = frozenset({"/health", "/ready", "/metrics"})
 
 
 @dataclass(slots=True)
+class Held:
+    """Bytes that all requests under way hold together.
+
+    Attributes:
+        what: what holds them, for people.
+        most: how many there may be.
+        now: how many there are.
+    """
+
+    what: str
+    most: int
+    now: int = 0
+
+    def take(self, size: int) -> None:
+        """Hold so many more; whoever takes them gives them back, also where they were too many.
+
+        Raises:
+            Overloaded: they are too many.
+        """
+        self.now += size
+        if self.now > self.most:
+            raise Overloaded(f"{self.what} of all requests under way are larger than {self.most} bytes")
+
+
+@dataclass(slots=True)
 class Course:
     """The course of one request: times in seconds of a monotonic clock, sizes in bytes."""
 
+    answers: Held
     began: float = field(default_factory=time.perf_counter)
     engine_began: float | None = None
     engine_ended: float | None = None
     status: int = 0
     received: int = 0
     sent: int = 0
+    reserved: int = 0
     body: bytearray = field(default_factory=bytearray)
 
 
 _COURSE: Final[ContextVar[Course | None]] = ContextVar("anydim_course", default=None)
+
+
+def reserve_answer(size: int) -> None:
+    """Hold so many bytes for the answer of the request at hand until it has been sent.
+
+    Raises:
+        Overloaded: all answers under way together would hold too many.
+    """
+    course = _COURSE.get()
+    if course is not None:
+        course.reserved += size
+        course.answers.take(size)
 
 
 class TimedEngine:
@@ -119,15 +158,15 @@ class Observer:
         self._metrics = metrics
         self._names = names
         self._logged = settings.request_log
-        self._most_held = settings.max_bodies_bytes
-        self._held = 0
+        self._bodies = Held("the bodies", settings.max_bodies_bytes)
+        self._answers = Held("the answers", settings.max_answers_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it however it ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        course = Course()
+        course = Course(self._answers)
         scope.setdefault("state", {})
         token = _COURSE.set(course)
         self._metrics.add(IN_FLIGHT)
@@ -135,7 +174,8 @@ class Observer:
             await self._app(scope, self._listening(receive, course), _speaking(send, course))
         finally:
             _COURSE.reset(token)
-            self._held -= course.received
+            self._bodies.now -= course.received
+            self._answers.now -= course.reserved
             self._metrics.add(IN_FLIGHT, amount=-1)
             self._finish(scope, course)
 
@@ -146,9 +186,7 @@ class Observer:
             message = await receive()
             body = message.get("body", b"")
             course.received += len(body)
-            self._held += len(body)
-            if self._held > self._most_held:
-                raise Overloaded(f"the bodies of all requests under way are larger than {self._most_held} bytes")
+            self._bodies.take(len(body))
             if keeps_body and len(course.body) < _LONGEST_BODY:
                 course.body += body[:_LONGEST_BODY]
             return message

@@ -16,12 +16,14 @@ from starlette.responses import Response
 
 from anydim.api.body import BodyDecoder, read_body
 from anydim.api.models import Models, ServedModel
+from anydim.api.observe import reserve_answer
 from anydim.api.status import Dialect
 from anydim.api.terms import terms_of
 from anydim.api.vectors import Answer, refuse_failed
 from anydim.api.waiting import in_thread_if, run_for_client
 from anydim.config import ServerSettings
 from anydim.engine.handle import EngineHandle
+from anydim.errors import InvalidRequest
 from anydim.intake.request import EmbedRequest, ScoreRequest
 from anydim.intake.vocabulary import Vocabulary
 from anydim.types import Item, Terms
@@ -29,6 +31,7 @@ from anydim.types import Item, Terms
 T = TypeVar("T", bound=msgspec.Struct)
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
+_FLOAT32: Final = 4  # bytes
 _SMALL_BODY: Final = 4_000  # bytes that are decoded and tokenised faster than a thread takes over
 
 
@@ -60,6 +63,7 @@ class Service:
         self.models = models
         self._engine = engine
         self._limit = settings.max_body_bytes
+        self._most_answer = settings.max_answer_bytes
         self._strict = settings.strict
         self._vocabularies: dict[str, Vocabulary] = {}
 
@@ -89,14 +93,34 @@ class Service:
         if body is None:
             body = await self.read(request)
         job = await in_thread_if(len(body) > _SMALL_BODY, prepare, request, body)
+        self._admit_answer(job)
         outputs = await run_for_client(self._engine, job.items, request.receive)
         refuse_failed(outputs, job.field)
         return job, Answer(job.served.names[0], job.items, outputs)
 
-    def embed(self, wanted: T, name: str | None, request: EmbedRequest) -> Job[T]:
-        """The Job of an embedding request."""
+    def _admit_answer(self, job: Job[T]) -> None:
+        """Bound what answers with a vector a token hold.
+
+        Raises:
+            InvalidRequest: this one alone is too large.
+            Overloaded: all of them together are.
+        """
+        if not job.items[0].each_token:
+            return
+        tokens = sum(len(item.ids) for item in job.items)
+        size = sum(len(item.ids) * item.dim for item in job.items) * _FLOAT32
+        if size > self._most_answer:
+            raise InvalidRequest(
+                f"the answer would hold {tokens} vectors, {size} bytes of float32, and this server answers with at "
+                f"most {self._most_answer} (--max-answer-bytes): send fewer texts, or ask for fewer dimensions",
+                job.field,
+            )
+        reserve_answer(size)
+
+    def embed(self, wanted: T, name: str | None, request: EmbedRequest, field: str = "input") -> Job[T]:
+        """The Job of an embedding request; ``field`` is the name of its texts."""
         served, intake = self.models.embedder(name)
-        return Job(wanted, served, intake.prepare(request))
+        return Job(wanted, served, intake.prepare(request), field)
 
     def rerank(self, wanted: T, name: str | None, request: ScoreRequest) -> Job[T]:
         """The Job of a reranking request."""

@@ -23,10 +23,10 @@ class VectorCache:
     """Token ids -> raw vector."""
 
     def __init__(
-        self, most_bytes: int, derive: Derive, counts: EngineCounts, embeds: Callable[[int], bool] = lambda _: True
+        self, most_bytes: int, derive: Derive, counts: EngineCounts, has_raw: Callable[[Item], bool] = lambda _: True
     ) -> None:
-        """Hold at most ``most_bytes`` bytes, of models that ``embeds``; give vectors out in any form by ``derive``."""
-        self._embeds = embeds
+        """Hold at most ``most_bytes`` bytes, of Items that ``has_raw``; give vectors out in any form by ``derive``."""
+        self._has_raw = has_raw
         self._most = most_bytes
         self._derive = derive
         self._counts = counts
@@ -36,7 +36,7 @@ class VectorCache:
     def find(self, items: Sequence[Item]) -> dict[int, Output]:
         """The Outputs of the Items whose texts it holds, by place."""
         with self._lock:
-            found = {place: self._look_up(item) for place, item in enumerate(items) if self._embeds(item.model)}
+            found = {place: self._look_up(item) for place, item in enumerate(items) if self._has_raw(item)}
             raws = {place: values for place, values in found.items() if values is not None}
             self._counts.cache_hits += len(raws)
             self._counts.cache_misses += len(found) - len(raws)
@@ -47,7 +47,7 @@ class VectorCache:
 
     def add(self, item: Item, raw: Output) -> None:
         """Keep a copy of a raw Output."""
-        if not self._embeds(item.model):
+        if not self._has_raw(item):
             return
         key, values = key_of(item), raw.values.astype("float32", copy=True)
         with self._lock:

@@ -1,8 +1,8 @@
 """Embedding, a task of the runner: states that left the model -> vectors of many dimensions.
 
-It knows the order of pooling, rotation and cut; it knows no model, no queue and no text.
+It knows the order of rotation and cut; it knows no model, no queue and no text.
 
-Legend: R rows that left the last layer, B texts, D full width, E columns of a block: a vector's and a flag.
+Legend: B texts or tokens, D full width, E columns of a block: a vector's and a flag.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anydim.engine.staging import Staged
 from anydim.heads.dimension import rotate, select_finish
-from anydim.heads.pooling import pool
 from anydim.types import Pooling
 
 
@@ -33,9 +31,8 @@ class Embedding:
         self._rotation_DD = rotation_DD
         self._finish = select_finish(device)
 
-    def __call__(self, hidden_RD: Tensor, staged: Staged, widest: int) -> Tensor:
-        """Float32 (B, E): each text's vector and behind it whether it is finite."""
-        pooled_BD = pool(hidden_RD, self.pooling, staged.boundaries)
+    def __call__(self, pooled_BD: Tensor, dims_B: Tensor, unit_B: Tensor, widest: int) -> Tensor:
+        """Float32 (B, E): each state's vector and behind it whether it is finite."""
         if self._rotation_DD is not None:
             pooled_BD = rotate(pooled_BD, self._rotation_DD)
-        return self._finish(pooled_BD, staged.dims_B, staged.unit_B, widest)
+        return self._finish(pooled_BD, dims_B, unit_B, widest)

@@ -18,7 +18,8 @@ import msgspec
 from anydim.engine.cache import VectorCache
 from anydim.engine.loop import Loop, Runs
 from anydim.engine.metrics import EngineCounts, Pace
-from anydim.engine.queue import Policy, Queue
+from anydim.engine.policy import Policy
+from anydim.engine.queue import Queue
 from anydim.engine.work import Derive, Ticket
 from anydim.errors import TooLong
 from anydim.types import Item, Output
@@ -77,9 +78,7 @@ class Engine:
         self._counts, pace = EngineCounts(), Pace()
         self._cache: VectorCache | None = None
         if cache_bytes and derive:
-            self._cache = VectorCache(
-                cache_bytes, derive, self._counts, lambda model: policy.limits(model).raw_width > 0
-            )
+            self._cache = VectorCache(cache_bytes, derive, self._counts, policy.has_raw)
         self._queue = Queue(policy, self._counts, rate=lambda: pace.rate)
         self._loop = Loop(runner, self._queue, self._counts, pace, in_flight, derive, self._cache)
         # The thread does not hold the engine, so that a forgotten one ends with its last reference.

@@ -23,7 +23,7 @@ from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.limits import ModelLimits
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
-from anydim.engine.queue import Policy
+from anydim.engine.policy import Policy
 from anydim.engine.runner import Runner, Task, WarmUp
 from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started

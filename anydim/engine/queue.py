@@ -17,72 +17,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Final
 
 from anydim.engine.lanes import Lane, Shares
-from anydim.engine.limits import ModelLimits
 from anydim.engine.metrics import EngineCounts
+from anydim.engine.policy import Policy
 from anydim.engine.work import Claim, TextKey, Ticket, Work, form_of, key_of, owner_of, share_of
 from anydim.errors import DeadlineExceeded, Overloaded, Unavailable
-from anydim.types import Item, Output, OutputDtype, Priority
+from anydim.types import Item, Output
 
-_SHORT: Final = 4  # a submission is short up to this part of a slice
 _QUANTA: Final = 8  # rounds of one key in a slice
 _LEAST_SLICE: Final = 256  # tokens; below it a forward on a GPU costs what reading the weights does
 _RESERVE: Final = 8  # short work may pass the limit by this part of it
 _KEY_SHARE: Final = 4  # one key may hold this many times what it leaves free: four fifths of the queue
+_MOST_VECTORS: Final = 4096  # tokens of a batch that gives a vector for each of them: they go home together
 _RECENT_SECONDS: Final = 10.0  # after short work, bulk runs in slices for so long
 _LEAST_RETRY, _MOST_RETRY = 1.0, 600.0
-_LATENESS: Final = MappingProxyType({Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 5})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """The limits of a queue. With several models its tokens are those of the first; others count by what they cost.
-
-    Attributes:
-        batch_tokens: most tokens of a batch; a longer text goes alone.
-        queue_tokens: most tokens that wait.
-        slice_tokens: most tokens of a batch of bulk work while there is short work.
-        age_limit: seconds by which size, and each step of priority, move work back.
-        raw_width: components of a raw vector, from which every form of a text is derived; 0 where none can be.
-        always_raw: whether every forward is asked for raw vectors.
-        models: the limits of each model, where there are several.
-    """
-
-    batch_tokens: int
-    queue_tokens: int
-    slice_tokens: int
-    age_limit: float = 2.0
-    raw_width: int = 0
-    always_raw: bool = False
-    models: tuple[ModelLimits, ...] = ()
-
-    def limits(self, model: int) -> ModelLimits:
-        """The limits of a model by its place."""
-        if self.models:
-            return self.models[model]
-        return ModelLimits(batch_tokens=self.batch_tokens, raw_width=self.raw_width)
-
-    @property
-    def short_tokens(self) -> int:
-        """Most tokens of a submission that counts as short."""
-        return self.slice_tokens // _SHORT
-
-    def is_short(self, tokens: int, priority: Priority) -> bool:
-        """Whether a submission goes with short work."""
-        return tokens <= self.short_tokens and priority is not Priority.LOW
-
-    def rank(self, arrived: float, tokens: int, priority: Priority) -> float:
-        """The least goes first; what comes a few age limits later never goes before."""
-        return arrived + self.age_limit * (_LATENESS[priority] + min(1.0, tokens / self.slice_tokens))
-
-    def raw(self, item: Item) -> Item:
-        """The Item whose Output gives every form of the same text."""
-        return replace(item, dim=self.limits(item.model).raw_width, dtype=OutputDtype.FLOAT32, normalize=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +220,7 @@ class Queue:
                 self._push(work)
         else:
             limits = self._policy.limits(item.model)
-            asked = self._policy.raw(item) if self._policy.always_raw and limits.raw_width else item
+            asked = self._policy.raw(item) if self._policy.always_raw and self._policy.has_raw(item) else item
             work = Work(asked, [claim], share_of(item), limits.cost(len(item.ids)), now, rank, is_short)
             self._under_way[key] = work
             self._push(work)
@@ -278,7 +230,7 @@ class Queue:
         """Whether a work's Output can answer an Item of the same ids; one that waits is asked for more."""
         if form_of(work.item) == form_of(item):
             return True
-        if not self._policy.limits(item.model).raw_width:
+        if not self._policy.has_raw(item):
             return False
         raw = self._policy.raw(work.item)
         if work.waits:
@@ -321,16 +273,17 @@ class Queue:
         return Taken(works, is_bulk=True)
 
     def _pop(self, lane: Lane, slice_tokens: int | None, now: float, late: list[Ticket]) -> list[Work]:
-        """Works of one model that fit into a batch, and into a slice where one is given; each share in its turn.
+        """Works of one kind that fit into a batch, and into a slice where one is given; each share in its turn.
 
         A work that is longer than its batch goes alone.
         """
         taken: list[Work] = []
         room = 0
         keys = set(lane.keys())
+        is_mixed = bool(self._policy.models)
         while keys:
-            # A batch is of one model: what it takes beyond its share the others get back in their next turns.
-            key = self._shares.turn(keys, self._held.keys(), on_credit=bool(taken and self._policy.models))
+            # A batch is of one kind: what it takes beyond its share the others get back in their next turns.
+            key = self._shares.turn(keys, self._held.keys(), on_credit=bool(taken and is_mixed))
             work = lane.first(key)
             assert work is not None, "keys are those with work in this lane"
             if taken and work.length > room:
@@ -340,8 +293,9 @@ class Queue:
             if len(gone) < len(work.claims):
                 if not taken:
                     room = self._room_for(work, slice_tokens)
-                    keys = {other for other in keys if self._model_of(lane, other) == work.item.model}
-                self._shares.charge(key, work.tokens, self._held.keys(), owes_all=bool(self._policy.models))
+                    alike = {other for other in keys if self._kind_of(lane, other) == _kind(work)}
+                    is_mixed, keys = is_mixed or len(alike) < len(keys), alike
+                self._shares.charge(key, work.tokens, self._held.keys(), owes_all=is_mixed)
                 self._counts.queue_seconds.add(now - work.arrived)
                 self._remove(work)
                 work.waits = False
@@ -358,14 +312,15 @@ class Queue:
     def _room_for(self, work: Work, slice_tokens: int | None) -> int:
         """Tokens of a batch that begins with a work; a slice of a costly model is never so small that it is waste."""
         limits = self._policy.limits(work.item.model)
+        most = min(limits.batch_tokens, _MOST_VECTORS) if work.item.each_token else limits.batch_tokens
         if slice_tokens is None:
-            return limits.batch_tokens
+            return most
         own = slice_tokens if limits.per_token == 1.0 else max(_LEAST_SLICE, int(slice_tokens / limits.per_token))
-        return min(limits.batch_tokens, own)
+        return min(most, own)
 
-    def _model_of(self, lane: Lane, key: str) -> int | None:
+    def _kind_of(self, lane: Lane, key: str) -> tuple[int, bool] | None:
         work = lane.first(key)
-        return None if work is None else work.item.model
+        return None if work is None else _kind(work)
 
     def _forget(self, ticket: Ticket, future: Future[list[Output]]) -> None:
         """Give the places of a submission back that was cancelled or has failed while it waited."""
@@ -393,3 +348,8 @@ class Queue:
         key = key_of(work.item)
         if self._under_way.get(key) is work:
             del self._under_way[key]
+
+
+def _kind(work: Work) -> tuple[int, bool]:
+    """What the works of a batch have in common."""
+    return work.item.model, work.item.each_token

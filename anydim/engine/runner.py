@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anydim.engine.each_token import TokenFlight, not_finite, record_event, send_home
 from anydim.engine.graphs import BUCKETS, GraphBudget, GraphPool
 from anydim.engine.metrics import Cause
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.staging import Staged, stage
-from anydim.errors import ComputeFailed
-from anydim.heads.pooling import rows_needed
+from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
@@ -86,8 +86,8 @@ class Task(Protocol):
         """Most values of one text."""
         ...
 
-    def __call__(self, hidden_RD: Tensor, staged: Staged, widest: int) -> Tensor:
-        """Float32 (B, E): the ``widest`` values of each text, and behind them whether they are finite."""
+    def __call__(self, pooled_BD: Tensor, dims_B: Tensor, unit_B: Tensor, widest: int) -> Tensor:
+        """Float32 (B, E) of float32 states: the ``widest`` values of each, and behind them whether they are finite."""
         ...
 
 
@@ -165,11 +165,13 @@ class Runner:
             self.finish(flight)
 
     @torch.inference_mode()
-    def start(self, batch: Batch) -> Flight:
+    def start(self, batch: Batch) -> Flight | TokenFlight:
         """Send a batch to the device."""
         if self._elsewhere:
             torch.cuda.set_device(self.device)  # the engine's thread begins on the first one
         widest = _widest(batch)
+        if batch.each_token:
+            return self._send_each(batch, stage(batch, self._plan(np.diff(batch.cu_seqlens_C)), self.device), widest)
         replayed_BE = self._graphs.run(batch) if self._graphs else None
         if replayed_BE is not None:
             return self._fly_home(batch, replayed_BE, widest, None)
@@ -180,14 +182,20 @@ class Runner:
         staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes), self.device)
         return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
 
-    def finish(self, flight: Flight) -> list[Output]:
+    def _send_each(self, batch: Batch, staged: Staged, widest: int) -> TokenFlight:
+        """An eager forward from which every token's state goes on; prefixes are not shared, since each has its own."""
+        return send_home(batch, staged, self._model(staged.packed, None), self._task, widest)
+
+    def finish(self, flight: Flight | TokenFlight) -> list[Output]:
         """Wait for a batch; one Output an Item, in packed order."""
+        if isinstance(flight, TokenFlight):
+            return flight.outputs()
         if flight.done is not None:
             flight.done.synchronize()
         finite = flight.flags_BE.numpy()[:, -1].tolist()
         if len(finite) == 1 and finite[0] and flight.groups[0].scales_B is None:
             return [_only_output(flight.batch.items[0], flight.groups[0].values)]
-        outputs = {row: _failed() for row, good in enumerate(finite) if not good}
+        outputs = {row: not_finite() for row, good in enumerate(finite) if not good}
         for group in flight.groups:
             values = group.values.numpy()
             scales = group.scales_B.tolist() if group.scales_B is not None else [None] * len(group.rows)
@@ -204,10 +212,12 @@ class Runner:
         Where the weights are float32 already nothing would change: the texts fail without another forward.
         """
         if self._itemsize == torch.float32.itemsize:
-            return [_failed() for _ in batch.items]
+            return [not_finite() for _ in batch.items]
         staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), itemsize=4), self.device)
         widest = _widest(batch)
         with in_float32(self._model):
+            if batch.each_token:
+                return self.finish(self._send_each(batch, staged, widest))
             block_BE = self._vectors(staged, widest)
         return self.finish(self._fly_home(batch, block_BE, widest, staged))
 
@@ -224,12 +234,12 @@ class Runner:
         if all(item.dtype is OutputDtype.FLOAT32 for item in batch.items):
             home_BE = self._home(block_BE)
             groups = [Group(range(len(batch.items)), OutputDtype.FLOAT32, home_BE, None)]
-            return Flight(batch, groups, home_BE, staged, self._event())
+            return Flight(batch, groups, home_BE, staged, record_event(self.device))
         groups = [
             Group(rows, dtype, self._home(values), None if scales_B is None else self._home(scales_B))
             for rows, dtype, values, scales_B in _convert(batch, block_BE[:, :widest])
         ]
-        return Flight(batch, groups, self._home(block_BE[:, -1:]), staged, self._event())
+        return Flight(batch, groups, self._home(block_BE[:, -1:]), staged, record_event(self.device))
 
     def _share(self, batch: Batch) -> Batch:
         """The batch with the prefixes that its texts share taken out, where that pays."""
@@ -260,7 +270,8 @@ class Runner:
         hidden_RD = self._model(staged.packed, rows_R if self._prune else None)
         if rows_R is not None and not self._prune:
             hidden_RD = hidden_RD[rows_R]
-        return self._task(hidden_RD, staged, widest)
+        pooled_BD = pool(hidden_RD, self._task.pooling, staged.boundaries)
+        return self._task(pooled_BD, staged.dims_B, staged.unit_B, widest)
 
     def _home(self, tensor: Tensor) -> Tensor:
         """Start the copy back; on a GPU into pinned memory, read only behind the flight's event."""
@@ -268,13 +279,6 @@ class Runner:
             return tensor.cpu()
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return host.copy_(tensor, non_blocking=True)
-
-    def _event(self) -> torch.cuda.Event | None:
-        if self.device.type != "cuda":
-            return None
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        return event
 
 
 def _warm_sharing(length: int, width: int) -> Batch:
@@ -302,11 +306,6 @@ def _widest(batch: Batch) -> int:
 def _only_output(item: Item, values_1V: Tensor) -> Output:
     """The Output of a batch of one text that came back whole; V stored values."""
     return Output(values_1V.numpy()[0, : item.dtype.stored(item.dim)])
-
-
-def _failed() -> Output:
-    error = ComputeFailed("the model gave no finite vector for this input")
-    return Output(np.empty(0, np.float32), error=error)
 
 
 def _convert(batch: Batch, vectors_BW: Tensor) -> Iterator[tuple[list[int], OutputDtype, Tensor, Tensor | None]]:

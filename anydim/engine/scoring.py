@@ -1,9 +1,9 @@
 """Scoring, a task of the runner: states that left the model -> one score a label.
 
-It knows pooling and a head; it knows no model, no queue and no text. An Item's ``dim`` is the number of labels, and
+It knows a head; it knows no model, no queue and no text. An Item's ``dim`` is the number of labels, and
 ``normalize`` says whether its scores are put between 0 and 1.
 
-Legend: R rows that left the last layer, B texts, D full width, L labels, E = L + 1 columns of a block: scores and a
+Legend: B texts, D full width, L labels, E = L + 1 columns of a block: scores and a
 flag.
 """
 
@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from anydim.engine.staging import Staged
-from anydim.heads.pooling import pool
 from anydim.heads.scoring import finish
 from anydim.types import Pooling
 
@@ -34,7 +32,6 @@ class Scoring:
         self.width = labels
         self._head = head
 
-    def __call__(self, hidden_RD: Tensor, staged: Staged, widest: int) -> Tensor:
-        """Float32 (B, E): each text's scores and behind them whether they are finite."""
-        logits_BL = self._head(pool(hidden_RD, self.pooling, staged.boundaries))
-        return finish(logits_BL, staged.unit_B.bool())
+    def __call__(self, pooled_BD: Tensor, dims_B: Tensor, unit_B: Tensor, widest: int) -> Tensor:
+        """Float32 (B, E): each state's scores and behind them whether they are finite."""
+        return finish(self._head(pooled_BD), unit_B.bool())

@@ -27,6 +27,7 @@ from anydim.types import Item, Output, OutputDtype, Priority, Terms
 _LENGTHS: Final = struct.Struct("<IQ")
 _MOST_HEADER: Final = 64 << 20
 _MOST_PAYLOAD: Final = 64 << 30
+_EACH_TOKEN: Final = 2  # the flag beside that of normalize
 
 
 class Submit(msgspec.Struct, tag=True, array_like=True):
@@ -155,7 +156,7 @@ def pack_items(identity: int, items: Sequence[Item]) -> tuple[Submit, list[bytes
         np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
         np.array([item.dim for item in items], dtype="<i4").tobytes(),
         bytes([item.dtype.code for item in items]),
-        bytes([item.normalize for item in items]),
+        bytes([item.normalize + _EACH_TOKEN * item.each_token for item in items]),
         np.concatenate([item.ids for item in items]).astype("<i4", copy=False).tobytes(),
     ]
 
@@ -170,7 +171,7 @@ def unpack_items(submit: Submit, payload: memoryview) -> list[Item]:
     ids = np.frombuffer(bytes(payload[10 * count :]), "<i4")
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     return [
-        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag), terms, submit.model)
+        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag & 1), terms, submit.model, flag >= _EACH_TOKEN)
         for ids_T, dim, code, flag, terms in zip(parts, dims, dtypes, flags, _unpack_terms(submit), strict=True)
     ]
 
@@ -205,9 +206,10 @@ def unpack_outputs(result: Result, payload: memoryview, items: Sequence[Item]) -
         if place in failed:
             outputs.append(Output(np.empty(0, np.float32), error=failed[place]))
             continue
-        stored = item.dtype.stored(item.dim)
+        stored = item.dtype.stored(item.dim) * (len(item.ids) if item.each_token else 1)
         values = np.frombuffer(payload[offset : offset + stored * item.dtype.numpy.itemsize], item.dtype.numpy)
-        outputs.append(Output(values, scale if item.dtype.has_scale else None))
+        shaped = values.reshape(len(item.ids), -1) if item.each_token else values
+        outputs.append(Output(shaped, scale if item.dtype.has_scale else None))
         offset += values.nbytes
     return outputs
 

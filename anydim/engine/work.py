@@ -18,6 +18,7 @@ from anydim.errors import AnydimError
 from anydim.types import Item, Output
 
 _ONE_MODEL: Final = 0
+_TOKENS: Final = "\0tokens"
 
 Derive = Callable[[Sequence[Item], Sequence[Output]], list[Output]]
 """Items, and the raw Outputs of their texts, to the Outputs that the Items ask for."""
@@ -38,8 +39,13 @@ def key_of(item: Item) -> TextKey:
 
 
 def share_of(item: Item) -> str:
-    """Whose share of the device an Item takes: that of its key, and with several models of its model, for this key."""
-    return item.terms.key if item.model == _ONE_MODEL else f"{item.terms.key}\0{item.model}"
+    """Whose share of the device an Item takes: that of its key, and for what cannot go into one batch a part of it.
+
+    Parts of their own have each model but the first, and vectors a token.
+    """
+    if item.model == _ONE_MODEL and not item.each_token:
+        return item.terms.key
+    return f"{item.terms.key}\0{item.model}{_TOKENS if item.each_token else ''}"
 
 
 def owner_of(share: str) -> str:

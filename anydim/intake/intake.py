@@ -6,7 +6,7 @@ Shared by HTTP and the library, so that both refuse the same things. It knows no
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from anydim.config import ModelSettings
@@ -87,7 +87,8 @@ class Intake:
         """
         if not request.inputs:
             raise NoInput("input must hold at least one text", "input")
-        dims = self.rule.resolve(request.output_dim, request.dimensions, len(request.inputs))
+        rule = replace(self.rule, default=self.rule.width) if request.each_token else self.rule
+        dims = rule.resolve(request.output_dim, request.dimensions, len(request.inputs))
         prefix = prefix_of(request, self.card)
         return (self._chunk(request, prefix, dims, start, size) for start in range(0, len(dims), size))
 
@@ -100,7 +101,7 @@ class Intake:
         for index, ids_T in enumerate(encoded, start):
             self._check(ids_T, index)
         return [
-            Item(ids_T, dim, request.output_dtype, request.normalize, request.terms, self.place)
+            Item(ids_T, dim, request.output_dtype, request.normalize, request.terms, self.place, request.each_token)
             for ids_T, dim in zip(encoded, dims[start:], strict=False)
         ]
 

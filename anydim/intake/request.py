@@ -40,6 +40,7 @@ class EmbedRequest:
         input_type: query or document.
         truncate: what happens to long texts.
         terms: on which terms the texts wait for the engine.
+        each_token: whether every token gets a vector; then the model's width is the default dimension.
     """
 
     inputs: Sequence[str] | Sequence[Sequence[int]]
@@ -52,6 +53,7 @@ class EmbedRequest:
     input_type: InputType | None = None
     truncate: Truncate = Truncate.NONE
     terms: Terms = ANY_TIME
+    each_token: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,11 +135,16 @@ def test_the_hubs_inference_client(address: str, classifier: str, monkeypatch: p
     assert first.score == pytest.approx(sigmoid(1))
 
 
-@pytest.mark.speaks("TEI", "request shapes", "POST /embed, /rerank, /predict, /similarity, /tokenize, /decode")
+@pytest.mark.speaks(
+    "TEI", "request shapes", "POST /embed, /embed_all, /rerank, /predict, /similarity, /tokenize, /decode, GET /info"
+)
 def test_tei_shapes(address: str, classifier: str) -> None:
     status, rows = post(address, "/embed", {"inputs": TEXTS, "normalize": False})
     assert status == 200
     assert rows == [FakeModel().vector(text).tolist() for text in TEXTS]
+    _, matrices = post(address, "/embed_all", {"inputs": TEXTS})
+    assert [len(states) for states in matrices] == [len(text) + 1 for text in TEXTS]
+    assert [states[-1] for states in matrices] == rows
     _, ranks = post(address, "/rerank", {"query": QUERY, "texts": DOCUMENTS, "raw_scores": True, "return_text": True})
     assert [rank["index"] for rank in ranks] == BEST
     assert ranks[0] == {"index": 2, "score": 3.0, "text": "three!!!"}
@@ -157,6 +162,9 @@ def test_tei_shapes(address: str, classifier: str) -> None:
         (256, "<|end|>", True, None),
     ]
     assert post(address, "/decode", {"ids": [97]})[1] == ["a"]
+    with urllib.request.urlopen(address + "/info", timeout=30) as answer:
+        facts = json.loads(answer.read())
+    assert (facts["model_id"], facts["max_input_length"]) == ("anydim/fake", 8192)
 
 
 @pytest.mark.speaks("TEI", "request shapes", "errors")
@@ -188,6 +196,10 @@ def test_vllm_shapes(address: str) -> None:
     assert answer["results"][0]["index"] == 2
     _, answer = post(address, "/pooling", {"model": "fake", "input": TEXTS, "dimensions": 32})
     np.testing.assert_allclose([row["data"] for row in answer["data"]], [unit(text, 32) for text in TEXTS], atol=1e-6)
+    body = {"model": "fake", "input": TEXTS, "task": "token_embed", "use_activation": False}
+    _, answer = post(address, "/pooling", body)
+    assert [len(row["data"]) for row in answer["data"]] == [len(text) + 1 for text in TEXTS]
+    assert answer["data"][0]["data"][-1] == FakeModel().vector("abba").tolist()
     _, answer = post(address, "/tokenize", {"model": "fake", "prompt": "ab"})
     assert answer == {"count": 3, "max_model_len": 8192, "tokens": [97, 98, 256], "token_strs": None}
     assert post(address, "/detokenize", {"tokens": [97]})[1] == {"prompt": "a"}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anydim.engine.metrics import EngineCounts
-from anydim.engine.queue import Policy, Queue, Taken
+from anydim.engine.policy import Policy
+from anydim.engine.queue import Queue, Taken
 from anydim.engine.work import Answer, Ticket, hand_out
 from anydim.types import Item, Output, Priority, Terms
 

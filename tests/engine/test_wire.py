@@ -27,6 +27,16 @@ items = st.lists(
     min_size=1,
     max_size=9,
 )
+token_items = st.lists(
+    st.builds(
+        lambda length, dim, unit: Item(np.arange(length, dtype=np.int32), dim, normalize=unit, each_token=True),
+        st.integers(1, 9),
+        st.integers(1, 70),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=9,
+)
 
 
 @given(items)
@@ -36,6 +46,18 @@ def test_items_survive(sent: list[Item]) -> None:
     assert [(row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in received] == [
         (row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in sent
     ]
+
+
+@given(token_items)
+def test_vectors_a_token_survive(sent: list[Item]) -> None:
+    header, payload = wire.pack_items(3, sent)
+    received = wire.unpack_items(header, memoryview(b"".join(payload)))
+    assert [(row.each_token, row.normalize) for row in received] == [(True, row.normalize) for row in sent]
+    outputs = [Output(np.random.rand(len(item.ids), item.dim).astype(np.float32)) for item in sent]
+    result, values = wire.pack_outputs(7, outputs)
+    found = wire.unpack_outputs(result, memoryview(b"".join(values)), sent)
+    for output, wanted in zip(found, outputs, strict=True):
+        np.testing.assert_array_equal(output.values, wanted.values)
 
 
 def test_a_deadline_keeps_the_time_that_is_left() -> None:

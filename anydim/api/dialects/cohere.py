@@ -33,7 +33,9 @@ _TYPES: Final = MappingProxyType(
         "ubinary": OutputDtype.UBINARY,
     }
 )
-INPUT_TYPES: Final = MappingProxyType({"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT})
+INPUT_TYPES: Final = MappingProxyType(
+    {"search_query": InputType.QUERY, "search_document": InputType.DOCUMENT} | {each.value: each for each in InputType}
+)
 
 
 class CohereRoutes:
@@ -87,6 +89,9 @@ class CohereRoutes:
                     inputs=texts,
                     dimensions=wanted.output_dimension,
                     output_dtype=dtype,
+                    output_dim=wanted.output_dim,
+                    instruction=wanted.instruction,
+                    prompt_name=wanted.prompt_name,
                     input_type=INPUT_TYPES.get(wanted.input_type or ""),
                     truncate=Truncate((wanted.truncate or "END").lower()),
                     terms=terms,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from anydim.api.dialects.extensions import Dimension, Instruction, PromptName
 from anydim.api.dialects.rerank_fields import CohereMeta
 
 EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
@@ -26,13 +27,17 @@ class CohereEmbedRequest(msgspec.Struct, kw_only=True):
     model: Annotated[str | None, Meta(description="A name of a served model; absent picks the default.")] = None
     input_type: Annotated[
         str | None,
-        Meta(description="search_query and search_document choose the model's prompts; others choose none."),
+        Meta(description="search_query (or query) and search_document (or document) choose the model's prompts."),
     ] = None
+    output_dim: Dimension = None
+    instruction: Instruction = None
+    prompt_name: PromptName = None
     embedding_types: Annotated[list[EmbeddingType] | None, Meta(description="Any of them at once.")] = None
     output_dimension: Annotated[int | None, Meta(description="Components of each vector.")] = None
     max_tokens: Annotated[int | None, Meta(description="Accepted and not used.")] = None
     truncate: Annotated[
-        Literal["NONE", "START", "END"] | None, Meta(description="Where long texts are cut: END, unless NONE refuses.")
+        Literal["NONE", "START", "END", "none", "start", "end"] | None,
+        Meta(description="Where long texts are cut: END, unless NONE refuses."),
     ] = None
     priority: Annotated[int | None, Meta(description="0 is normal, more is low.")] = None
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from anydim.api.dialects.extensions import asked
+from anydim.api.dialects.inputs import truncation
 from anydim.api.dialects.ollama_fields import (
     OllamaDetails,
     OllamaEmbeddingsRequest,
@@ -137,14 +139,15 @@ class OllamaRoutes:
         embed = EmbedRequest(
             inputs=[wanted.input] if isinstance(wanted.input, str) else wanted.input,
             dimensions=wanted.dimensions,
-            truncate=Truncate.NONE if wanted.truncate is False else Truncate.END,
+            truncate=truncation(wanted.truncate, Truncate.END),
             terms=terms_of(request),
+            **asked(wanted),
         )
         return self._service.embed(wanted, _untagged(wanted.model), embed)
 
     def _prepare_one(self, request: Request, body: bytes) -> Job[OllamaEmbeddingsRequest]:
         wanted = self._embeddings.decode(body)
-        embed = EmbedRequest(inputs=[wanted.prompt], truncate=Truncate.END, terms=terms_of(request))
+        embed = EmbedRequest(inputs=[wanted.prompt], truncate=Truncate.END, terms=terms_of(request), **asked(wanted))
         return self._service.embed(wanted, _untagged(wanted.model), embed)
 
 

@@ -10,16 +10,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from anydim.api.dialects.extensions import Extensions, Truncation
+
 _MODEL = Meta(description="A name of a served model, with or without `:latest`; absent picks the default.")
 _UNUSED = Meta(description="Accepted and not used.")
 
 
-class OllamaEmbedRequest(msgspec.Struct, kw_only=True):
+class OllamaEmbedRequest(Extensions, kw_only=True):
     """Texts to embed."""
 
     input: Annotated[str | list[str], Meta(description="A text, or a list of texts.", examples=["a text"])]
     model: Annotated[str | None, _MODEL] = None
-    truncate: Annotated[bool | None, Meta(description="Whether long texts are cut: true by default.")] = None
+    truncate: Annotated[Truncation, Meta(description="Whether long texts are cut, or where: true by default.")] = None
     dimensions: Annotated[Any, Meta(description="Components of each vector: one number, or one an input.")] = None
     options: Annotated[dict[str, Any] | None, _UNUSED] = None
     keep_alive: Annotated[float | str | None, _UNUSED] = None
@@ -35,7 +37,7 @@ class OllamaEmbedResponse(msgspec.Struct, kw_only=True):
     prompt_eval_count: int
 
 
-class OllamaEmbeddingsRequest(msgspec.Struct, kw_only=True):
+class OllamaEmbeddingsRequest(Extensions, kw_only=True):
     """One text to embed, the older way."""
 
     prompt: Annotated[str, Meta(description="The text.", examples=["a text"])]

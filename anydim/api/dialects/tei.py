@@ -1,11 +1,12 @@
-"""text-embeddings-inference's dialect: /embed, /predict, /similarity, /decode, its bodies at /rerank and /tokenize,
-and POST / for the clients of the hub's inference interface.
+"""text-embeddings-inference's dialect: /embed, /embed_all, /predict, /similarity, /decode, its bodies at /rerank and
+/tokenize, and POST / for the clients of the hub's inference interface.
 
 It knows TEI's fields and defaults: bodies name no model, and texts that are too long are refused.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
-from anydim.api.dialects.inputs import list_of
+from anydim.api.dialects.extensions import asked
+from anydim.api.dialects.inputs import list_of, truncation
 from anydim.api.dialects.tei_fields import (
     TeiDecodeRequest,
     TeiEmbedRequest,
@@ -56,6 +58,14 @@ class TeiRoutes:
         rows: list[tuple[str, str, Any, Any, Any, Any]] = [
             ("embed", "Embed texts (TEI).", self.embed, TeiEmbedRequest, list[list[float]], {"inputs": "a text"}),
             (
+                "embed_all",
+                "A vector for each token of texts (TEI).",
+                self.embed_all,
+                TeiEmbedRequest,
+                list[list[list[float]]],
+                {"inputs": "a text"},
+            ),
+            (
                 "predict",
                 "Classify texts or pairs (TEI).",
                 self.predict,
@@ -90,6 +100,11 @@ class TeiRoutes:
     async def embed(self, request: Request) -> Response:
         """POST /embed."""
         return await self._embed_of(request, None)
+
+    async def embed_all(self, request: Request) -> Response:
+        """POST /embed_all: the states that leave the last layer, special tokens' included."""
+        _, answer = await self._service.run(request, self._prepare_embed_all)
+        return await in_thread_if(True, _matrices, answer)
 
     async def predict(self, request: Request) -> Response:
         """POST /predict."""
@@ -151,15 +166,12 @@ class TeiRoutes:
 
     def _prepare_embed(self, request: Request, body: bytes) -> Job[TeiEmbedRequest]:
         wanted = self._embed.decode(body)
-        embed = EmbedRequest(
-            inputs=list_of(wanted.inputs, "inputs"),
-            dimensions=wanted.dimensions,
-            prompt_name=wanted.prompt_name,
-            normalize=wanted.normalize is not False,
-            truncate=_truncate(wanted),
-            terms=terms_of(request),
-        )
-        return self._service.embed(wanted, None, embed)
+        return self._service.embed(wanted, None, _embed_request(request, wanted), "inputs")
+
+    def _prepare_embed_all(self, request: Request, body: bytes) -> Job[TeiEmbedRequest]:
+        wanted = self._embed.decode(body)
+        embed = replace(_embed_request(request, wanted), normalize=wanted.normalize is True, each_token=True)
+        return self._service.embed(wanted, None, embed, "inputs")
 
     def _prepare_similarity(self, request: Request, body: bytes) -> Job[TeiSimilarityRequest]:
         wanted = self._similarity.decode(body)
@@ -223,9 +235,24 @@ class TeiRoutes:
         return [vocabulary.decode(row, wanted.skip_special_tokens is not False, "ids") for row in rows]  # type: ignore[arg-type]
 
 
+def _embed_request(request: Request, wanted: TeiEmbedRequest) -> EmbedRequest:
+    return EmbedRequest(
+        inputs=list_of(wanted.inputs, "inputs"),
+        dimensions=wanted.dimensions,
+        normalize=wanted.normalize is not False,
+        truncate=_truncate(wanted),
+        terms=terms_of(request),
+        **asked(wanted),
+    )
+
+
+def _matrices(answer: Answer) -> Response:
+    return json_response([json_numbers(output.values) for output in answer.outputs])
+
+
 def _truncate(wanted: Any) -> Truncate:
-    if not wanted.truncate:
-        return Truncate.NONE
+    if isinstance(wanted.truncate, str) or not wanted.truncate:
+        return truncation(wanted.truncate)
     return Truncate.START if (wanted.truncation_direction or "").lower() == "left" else Truncate.END
 
 

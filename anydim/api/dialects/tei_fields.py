@@ -10,21 +10,24 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from anydim.api.dialects.extensions import Extensions, Truncation
+
 Direction = Literal["Left", "Right", "left", "right"]
 
 _INPUTS = Meta(description="A text, or a list of texts.", examples=[["first text", "second text"]])
-_TRUNCATE = Meta(description="Whether texts that are too long are cut; refused otherwise.")
+_TRUNCATE = Meta(description="Whether texts that are too long are cut, or where; refused otherwise.")
 _DIRECTION = Meta(description="Right (the default) cuts the end, Left the start.")
 
 
-class TeiEmbedRequest(msgspec.Struct, kw_only=True):
+class TeiEmbedRequest(Extensions, kw_only=True):
     """Texts to embed."""
 
     inputs: Annotated[str | list[str | int | list[int]], _INPUTS]
-    truncate: Annotated[bool | None, _TRUNCATE] = None
+    truncate: Annotated[Truncation, _TRUNCATE] = None
     truncation_direction: Annotated[Direction | None, _DIRECTION] = None
-    prompt_name: Annotated[str | None, Meta(description="A key of the model's prompts.")] = None
-    normalize: Annotated[bool | None, Meta(description="Whether vectors have length one; true by default.")] = None
+    normalize: Annotated[
+        bool | None, Meta(description="Whether vectors have length one; by default at /embed, and not at /embed_all.")
+    ] = None
     dimensions: Annotated[Any, Meta(description="Components of each vector: one number, or one an input.")] = None
     parameters: Annotated[dict[str, Any] | None, Meta(description="Accepted and not used.")] = None
 

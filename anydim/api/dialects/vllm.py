@@ -7,12 +7,13 @@ and scores are what the model's folder asks for.
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from anydim.api.dialects.inputs import list_of
+from anydim.api.dialects.extensions import asked
+from anydim.api.dialects.inputs import list_of, truncation
 from anydim.api.dialects.openai_fields import Usage
 from anydim.api.dialects.vllm_fields import (
     VllmDetokenizeRequest,
@@ -36,6 +37,8 @@ from anydim.errors import InvalidRequest
 from anydim.intake.intake import Intake
 from anydim.intake.request import EmbedRequest, ScoreRequest, Truncate
 from anydim.types import Terms
+
+_EACH: Final = "token_embed"
 
 
 class VllmRoutes:
@@ -104,16 +107,8 @@ class VllmRoutes:
     async def pooling(self, request: Request) -> Response:
         """POST /pooling."""
         job, answer = await self._service.run(request, self._prepare_pooling)
-        write = json_base64 if job.wanted.encoding_format == "base64" else json_numbers
-        # Raw JSON stands for the list or the string that the schema promises.
-        rows = [
-            VllmPooled(index=place, data=cast(str, write(output.values))) for place, output in enumerate(answer.outputs)
-        ]
-        return json_response(
-            VllmPoolingResponse(
-                id=new_id("pool-"), created=int(time.time()), model=answer.model, data=rows, usage=_usage(answer)
-            )
-        )
+        is_large = answer.items[0].each_token
+        return await in_thread_if(is_large, _pooled, answer, job.wanted.encoding_format == "base64")
 
     async def tokenize_of(self, request: Request, body: bytes) -> Response:
         """/tokenize with `prompt`."""
@@ -143,18 +138,21 @@ class VllmRoutes:
         wanted = self._pooling.decode(body)
         served = self._service.models.find(wanted.model)
         embeds = isinstance(served.intake, Intake)
-        tasks = ("embed",) if embeds else ("classify", "score")
+        tasks = ("embed", _EACH) if embeds else ("classify", "score")
         if wanted.task is not None and wanted.task not in tasks:
             raise InvalidRequest(f"task must be {' or '.join(tasks)} for {served.names[0]}", "task")
         texts = list_of(wanted.input, "input")
-        truncate, terms = _truncate(wanted.truncate_prompt_tokens), _terms(request, wanted)
+        truncate = truncation(wanted.truncate, _truncate(wanted.truncate_prompt_tokens))
+        terms = _terms(request, wanted)
         if embeds:
             embed = EmbedRequest(
                 inputs=texts,
                 dimensions=wanted.dimensions,
-                normalize=wanted.normalize is not False,
+                normalize=(wanted.normalize if wanted.use_activation is None else wanted.use_activation) is not False,
                 truncate=truncate,
                 terms=terms,
+                each_token=wanted.task == _EACH,
+                **asked(wanted),
             )
             return self._service.embed(wanted, wanted.model, embed)
         if texts and not isinstance(texts[0], str):
@@ -186,6 +184,19 @@ class VllmRoutes:
         wanted = self._detokenize.decode(body)
         vocabulary = self._service.vocabulary(self._service.models.find(wanted.model))
         return VllmDetokenizeResponse(prompt=vocabulary.decode(wanted.tokens, False, "tokens"))
+
+
+def _pooled(answer: Answer, base64: bool) -> Response:
+    write = json_base64 if base64 else json_numbers
+    # Raw JSON stands for the list or the string that the schema promises.
+    rows = [
+        VllmPooled(index=place, data=cast(str, write(output.values))) for place, output in enumerate(answer.outputs)
+    ]
+    return json_response(
+        VllmPoolingResponse(
+            id=new_id("pool-"), created=int(time.time()), model=answer.model, data=rows, usage=_usage(answer)
+        )
+    )
 
 
 def _side(field: str, *given: str | list[str] | None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from anydim.api.dialects.extensions import Extensions, Truncation
 from anydim.api.dialects.openai_fields import Texts, Usage
 
 _MODEL = Meta(description="A name of a served model; absent picks the default.")
@@ -55,7 +56,7 @@ class VllmScoreResponse(msgspec.Struct, kw_only=True):
     usage: Usage
 
 
-class VllmPoolingRequest(msgspec.Struct, kw_only=True):
+class VllmPoolingRequest(Extensions, kw_only=True):
     """Texts to embed, or pairs and texts to score, as vLLM names it."""
 
     input: Annotated[Texts, Meta(description="A text, or a list of texts.", examples=[["first text", "second text"]])]
@@ -63,9 +64,11 @@ class VllmPoolingRequest(msgspec.Struct, kw_only=True):
     encoding_format: Annotated[Literal["float", "base64"] | None, Meta(description="JSON numbers, or base64.")] = None
     dimensions: Annotated[Any, Meta(description="Components of each vector.")] = None
     task: Annotated[
-        str | None, Meta(description="embed (the default of embedding models) or classify (of classifiers).")
+        str | None,
+        Meta(description="embed (the default of embedding models), token_embed, or classify (of classifiers)."),
     ] = None
     truncate_prompt_tokens: Annotated[int | None, Meta(description="-1 cuts texts that are too long.")] = None
+    truncate: Annotated[Truncation, Meta(description="Where texts that are too long are cut, in our words.")] = None
     normalize: Annotated[bool | None, Meta(description="Whether vectors have length one; true by default.")] = None
     use_activation: Annotated[bool | None, Meta(description="Whether a classifier's scores are probabilities.")] = None
     priority: Annotated[Literal["high", "normal", "low"] | int | None, Meta(description="How urgent it is.")] = None
@@ -77,7 +80,10 @@ class VllmPooled(msgspec.Struct, kw_only=True):
 
     index: int
     object: Literal["pooling"] = "pooling"
-    data: Annotated[list[float] | str, Meta(description="Numbers, or base64 where encoding_format is base64.")]
+    data: Annotated[
+        list[float | list[float]] | str,
+        Meta(description="Numbers, a list a token for token_embed; base64 of them where encoding_format is base64."),
+    ]
 
 
 class VllmPoolingResponse(msgspec.Struct, kw_only=True):
