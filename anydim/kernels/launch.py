@@ -12,6 +12,7 @@ Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchroni
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -22,7 +23,11 @@ def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that one program may take; more than any program needs where there is no GPU."""
     if device.type != "cuda":
         return 1 << 30
-    index = torch.cuda.current_device() if device.index is None else device.index
+    return _shared_memory_of(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache  # the driver takes half a millisecond to list a device's properties
+def _shared_memory_of(index: int) -> int:
     return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])  # what Triton itself checks
 
 
