@@ -12,23 +12,17 @@ Source: CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchroni
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
-from triton.runtime import driver
 
 
 def shared_memory(device: torch.device) -> int:
     """Bytes of shared memory that one program may take; more than any program needs where there is no GPU."""
     if device.type != "cuda":
         return 1 << 30
-    return _shared_memory_of(torch.cuda.current_device() if device.index is None else device.index)
-
-
-@functools.cache  # the driver takes half a millisecond to list a device's properties
-def _shared_memory_of(index: int) -> int:
-    return int(driver.active.utils.get_device_properties(index)["max_shared_mem"])  # what Triton itself checks
+    properties: Any = torch.cuda.get_device_properties(device)  # torch reads them once; Triton's driver at every call
+    return int(properties.shared_memory_per_block_optin)
 
 
 def early(device: torch.device) -> dict[str, Any]:
