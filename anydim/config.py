@@ -28,12 +28,11 @@ def _setting(
     default: Any,
     text: str,
     metavar: str | None = None,
-    later: tuple[Any, ...] | None = None,
     least: float = 1,
     most: float | None = None,
 ) -> Any:
-    """A field with its help text. ``later`` names the only values that work so far; numbers are bounded."""
-    meta = {"help": text, "metavar": metavar, "works": later, "least": least, "most": most}
+    """A field with its help text; numbers are bounded."""
+    meta = {"help": text, "metavar": metavar, "least": least, "most": most}
     return field(default=default, metadata=meta)
 
 
@@ -118,9 +117,9 @@ class EngineSettings:
         least=0,
     )
     vector_cache_mib: int = _setting(
-        0, "Memory for vectors of texts that come again, in MiB; 0 keeps none.", metavar="MIB", least=0
+        0, "Memory for vectors of texts that come again, in MiB for all engines; 0 keeps none.", "MIB", least=0
     )
-    threads: int | None = _setting(None, "CPU threads of the engine; by default one a core.", metavar="N")
+    threads: int | None = _setting(None, "CPU threads of all engines together; by default one a core.", metavar="N")
     watchdog_timeout: float = _setting(
         300.0,
         "Seconds without progress after which the engine counts as stuck: it is killed and started again, and who "
@@ -150,8 +149,9 @@ class EngineSettings:
     mem_fraction_static: float = _setting(
         0.85, "Share of a GPU's memory for weights and workspace; batches get what fits.", "F", least=0.01, most=1
     )
-    tp: int = _setting(1, "GPUs that share one model by tensor parallelism.", metavar="N", later=(1,))
-    dp: int = _setting(1, "Engine replicas behind one port.", metavar="N", later=(1,))
+    tp: int = _setting(1, "Devices that share each model, each with a part of its weights.", metavar="N", most=64)
+    tp_cuda_graphs: bool = _setting(False, "Replay small batches as CUDA graphs with --tp too, sums included.")
+    dp: int = _setting(1, "Engines behind one port, on devices one after another.", metavar="N", most=64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +277,7 @@ def load_settings(
         more: models beside the one in ``flags``.
 
     Raises:
-        ConfigError: an unknown name (with the nearest known one), a wrong type, or a value that does not work yet.
+        ConfigError: an unknown name (with the nearest known one), or a wrong type.
     """
     in_file, tables = _from_file(file) if file else ({}, [])
     sources: tuple[tuple[Mapping[str, Any], Callable[[Setting], str]], ...] = (

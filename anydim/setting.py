@@ -32,7 +32,6 @@ class Setting:
         default: its default.
         help: one sentence for people.
         metavar: what stands for its value in the help.
-        works: the only values that work so far, or None where all do.
         least: lower bound of a number.
         most: upper bound of a number, or None.
     """
@@ -43,7 +42,6 @@ class Setting:
     default: Any
     help: str
     metavar: str | None
-    works: tuple[Any, ...] | None
     least: float
     most: float | None
 
@@ -86,7 +84,7 @@ class Setting:
         """A value from any source as the field's type; ``spelled`` is the setting's name there.
 
         Raises:
-            ConfigError: it is of another type or out of bounds, or does not work yet.
+            ConfigError: it is of another type or out of bounds.
         """
         given = value
         if self.repeatable and isinstance(value, str):
@@ -102,8 +100,6 @@ class Setting:
             converted = None
         if not self.admits(converted) or (converted is None and value is not None):
             raise ConfigError(f"{spelled} must be {self.wanted}, got {given!r}")
-        if self.works is not None and converted not in self.works:
-            raise ConfigError(f"{spelled}: {converted!r} is not yet available in this version")
         return converted
 
     def admits(self, value: Any) -> bool:

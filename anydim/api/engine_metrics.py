@@ -2,15 +2,17 @@
 
 Names, kinds and meanings come from EngineCounts and its docstring, so that neither can lag behind the other: the field
 `queued_tokens` is `anydim_engine_queued_tokens`, and what only grows ends in `_total`. The figures are the engine's
-own, so that every front end shows the same ones. It knows names and numbers.
+own, so that every front end shows the same ones. Each of several engines has its place as a label. It knows names and
+numbers.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +32,12 @@ _PREFIX: Final = "anydim_engine_"
 _TOTAL: Final = "_total"
 _KINDS: Final = (("What is true now:", "gauge"), ("What only grows:", "counter"), ("Histograms:", "histogram"))
 _LABELS: Final = (("errors", ("cause",)),)
+_ENGINE: Final = "engine"
+_FAMILIES: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+)
+
+Labels = tuple[str, ...]
 
 
 def _declared() -> Iterator[Metric]:
@@ -51,34 +59,38 @@ ENGINE_METRICS: Final = (ALIVE, READY, *_declared())
 
 
 class EngineCollector(Collector):
-    """The numbers of one engine."""
+    """The numbers of the engines; where there are several each has the label ``engine``, so that they add up."""
 
     def __init__(self, engine: EngineHandle) -> None:
-        """Ask one engine."""
+        """Ask one engine, or those behind it."""
         self._engine = engine
 
     def collect(self) -> Iterator[Family]:
-        """Every metric with its value now; only the first two where no engine runs."""
-        health = self._engine.health()
-        yield GaugeMetricFamily(ALIVE.name, ALIVE.meaning, float(health.alive))
-        yield GaugeMetricFamily(READY.name, READY.meaning, float(health.ready))
-        counts = self._engine.counts()
-        if counts is not None:
-            values = msgspec.structs.asdict(counts)
-            for metric in ENGINE_METRICS[2:]:
-                yield _family(metric, values[metric.name.removeprefix(_PREFIX).removesuffix(_TOTAL)])
+        """Every metric with its value now; only the first two of an engine that does not run."""
+        engines = self._engine.engines()
+        places = [(str(place),) if len(engines) > 1 else () for place in range(len(engines))]
+        states = [engine.health() for engine in engines]
+        yield _family(ALIVE, [(place, state.alive) for place, state in zip(places, states, strict=True)])
+        yield _family(READY, [(place, state.ready) for place, state in zip(places, states, strict=True)])
+        counted = [(place, engine.counts()) for place, engine in zip(places, engines, strict=True)]
+        rows = [(place, msgspec.structs.asdict(counts)) for place, counts in counted if counts is not None]
+        for metric in ENGINE_METRICS[2:] if rows else ():
+            field = metric.name.removeprefix(_PREFIX).removesuffix(_TOTAL)
+            yield _family(metric, [(place, values[field]) for place, values in rows])
 
 
-def _family(metric: Metric, value: Any) -> Family:
-    name = metric.name.removesuffix(_TOTAL)
-    if isinstance(value, Histogram):
-        bounds = [*(f"{bound:g}" for bound in value.bounds), "+Inf"]
-        buckets = list(zip(bounds, accumulate(value.counts), strict=True))
-        return HistogramMetricFamily(name, metric.meaning, buckets, value.total)
-    if isinstance(value, dict):
-        family = CounterMetricFamily(name, metric.meaning, labels=metric.labels)
-        for label, count in sorted(value.items()):
-            family.add_metric([label], count)
-        return family
-    kind = GaugeMetricFamily if metric.kind == "gauge" else CounterMetricFamily
-    return kind(name, metric.meaning, float(value))
+def _family(metric: Metric, rows: Sequence[tuple[Labels, Any]]) -> Family:
+    """A metric with its value at each engine."""
+    name, own = metric.name.removesuffix(_TOTAL), (_ENGINE,) if any(place for place, _ in rows) else ()
+    family: Any = _FAMILIES[metric.kind](name, metric.meaning, labels=(*own, *metric.labels))
+    for place, value in rows:
+        if isinstance(value, Histogram):
+            bounds = [*(f"{bound:g}" for bound in value.bounds), "+Inf"]
+            family.add_metric(place, list(zip(bounds, accumulate(value.counts), strict=True)), value.total)
+        elif isinstance(value, dict):
+            for label, count in sorted(value.items()):
+                family.add_metric((*place, label), count)
+        else:
+            family.add_metric(place, float(value))
+    made: Family = family
+    return made

@@ -28,6 +28,14 @@ _UNBOUNDED: Final = (1 << 31) - 1  # the shape wants a number
 _SNAPSHOTS: Final = "snapshots"
 
 
+class EngineInfo(msgspec.Struct, kw_only=True):
+    """One engine and whether it takes requests."""
+
+    device: Annotated[str | None, Meta(description="Where it runs; null until it has started.")]
+    ready: Annotated[bool, Meta(description="Whether it takes requests.")]
+    reason: Annotated[str, Meta(description="Why it does not.")] = ""
+
+
 class Info(msgspec.Struct, kw_only=True):
     """What is served."""
 
@@ -48,6 +56,7 @@ class Info(msgspec.Struct, kw_only=True):
     sha: str | None = None
     docker_label: str | None = None
     device: Annotated[str | None, Meta(description="Where the engine runs; null until it has started.")]
+    engines: Annotated[list[EngineInfo], Meta(description="The engines, in the order of their devices (`--dp`).")]
     names: Annotated[list[str], Meta(description="The names that the served models answer to in full.")]
     width: Annotated[int | None, Meta(description="Components of the full vector.")] = None
     dimensions: Annotated[str | None, Meta(description="The allowed dimensions in words.")] = None
@@ -59,7 +68,7 @@ class InfoRoutes:
     """The route that tells of the first model."""
 
     def __init__(self, models: Models, engine: EngineHandle, settings: ServerSettings) -> None:
-        """Tell of the first of several models, and of one engine."""
+        """Tell of the first of several models, and of the engines."""
         self._served = models.first
         self._names = models.names
         self._engine = engine
@@ -92,6 +101,7 @@ class InfoRoutes:
             max_batch_tokens=facts.batch_tokens if facts else 0,
             tokenization_workers=self._settings.http_workers,
             device=facts.device if facts else None,
+            engines=[_engine(engine) for engine in self._engine.engines()],
             names=self._names,
             prompts=sorted(intake.card.prompts),
         )
@@ -102,6 +112,11 @@ class InfoRoutes:
                 intake.rule.default,
             )
         return Response(msgspec.json.encode(found), media_type="application/json")
+
+
+def _engine(engine: EngineHandle) -> EngineInfo:
+    facts, health = engine.facts(), engine.health()
+    return EngineInfo(device=facts.device if facts else None, ready=health.ready, reason=health.reason)
 
 
 def _model_type(intake: Intake | ScoreIntake) -> dict[str, Any]:

@@ -129,6 +129,10 @@ class TimedEngine:
         """See EngineHandle."""
         return self._engine.facts()
 
+    def engines(self) -> Sequence[EngineHandle]:
+        """See EngineHandle."""
+        return self._engine.engines()
+
 
 class RouteNames:
     """A request's path -> the path of its route as it was declared, so that metrics hold no ids and no texts."""

@@ -13,7 +13,7 @@ from anydim.engine.handle import EngineHandle
 
 
 class ProbeAnswer(msgspec.Struct, kw_only=True):
-    """The state, and where it is not good, why."""
+    """The state, and where it is not good, or not that of every engine, why."""
 
     status: str
     reason: str = ""
@@ -52,5 +52,6 @@ class ProbeRoutes:
 
 
 def _answer(good: bool, word: str, reason: str) -> Response:
-    answer = ProbeAnswer(status=word) if good else ProbeAnswer(status="unavailable", reason=reason or "not ready yet")
+    status, why = (word, reason) if good else ("unavailable", reason or "not ready yet")
+    answer = ProbeAnswer(status=status, reason=why)
     return Response(msgspec.json.encode(answer), 200 if good else 503, media_type="application/json")

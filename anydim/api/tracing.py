@@ -98,6 +98,10 @@ class TracedEngine:
         """See EngineHandle."""
         return self._engine.facts()
 
+    def engines(self) -> Sequence[EngineHandle]:
+        """See EngineHandle."""
+        return self._engine.engines()
+
 
 def _noting(send: Send, span: Any) -> Send:
     async def note(message: Message) -> None:

@@ -61,8 +61,9 @@ scrape_configs:
 ```
 
 A histogram's name is followed by `_bucket`, `_sum` and `_count`. With several front ends any of them answers for all:
-the numbers of HTTP are sums, those of the engine are the engine's own. A restarted engine begins at zero. The process's
-own memory, CPU time and open files stand beside these as `process_*` where there is one front end.
+the numbers of HTTP are sums, those of the engine are the engine's own. With several engines (`--dp`) each of their
+metrics has the label `engine`, so that `sum without (engine)` tells of all. A restarted engine begins at zero. The
+process's own memory, CPU time and open files stand beside these as `process_*` where there is one front end.
 
 [grafana-dashboard.json](grafana-dashboard.json) draws them; import it in Grafana and choose the data source.
 """
@@ -108,13 +109,8 @@ def _help(title: str, command: click.Command) -> str:
 def _config_page() -> str:
     parts = ["# Settings", _WRITTEN, _CONFIG_INTRO.strip()]
     for section, title in _TITLES.items():
-        settings = [setting for setting in all_settings() if setting.section == section and setting.works is None]
+        settings = [setting for setting in all_settings() if setting.section == section]
         parts.append(f"## {title}\n\n{_table(settings)}")
-    later = [setting for setting in all_settings() if setting.works is not None]
-    parts.append(
-        "## Not yet available\n\nThese are known by name so that files and command lines can be written ahead; any "
-        f"value but the default is refused.\n\n{_table(later)}"
-    )
     return "\n\n".join(parts) + "\n"
 
 

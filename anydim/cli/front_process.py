@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,10 @@ from anydim.cli.served import read_cards, serve_models
 from anydim.cli.signals import first_of
 from anydim.config import Settings
 from anydim.engine.client import EngineClient
+from anydim.engine.replicas import as_one
 from anydim.errors import AnydimError
 from anydim.logs import configure_logs
+from anydim.models.cost import costs
 
 READY: Final = "ready"
 _LOOK_SECONDS: Final = 0.02
@@ -39,7 +42,7 @@ class FrontOrder(msgspec.Struct, kw_only=True):
     Attributes:
         settings: all settings, without keys.
         models: the folder and the name of each model, in the order of the settings.
-        engine: the path of the engine's socket.
+        engines: the path of each engine's socket.
         listener: the file descriptor of the listening socket.
         keys: the hashes of the keys, or None where the server is open.
         metrics: the folder in which all front ends count.
@@ -47,7 +50,7 @@ class FrontOrder(msgspec.Struct, kw_only=True):
 
     settings: Settings
     models: list[tuple[str, str]]
-    engine: str
+    engines: list[str]
     listener: int
     keys: SealedKeys | None
     metrics: str
@@ -74,12 +77,15 @@ def main() -> None:
 async def _serve(
     order: FrontOrder, models: Models, keys: KeyRing | None, listener: socket.socket, report: object
 ) -> None:
-    client = EngineClient(Path(order.engine), order.settings.engine.watchdog_timeout)
-    front = FrontEnd(order.settings, models, listener, keys, client)
+    settings = order.settings.engine
+    prices = costs([served.intake.card for served in models])
+    lines = [EngineClient(Path(path), settings.watchdog_timeout, prices) for path in order.engines]
+    front = FrontEnd(order.settings, models, listener, keys, as_one(lines, settings.slice_tokens))
     words = _Words(front, order.metrics)
-    client.connect()
+    for line in lines:
+        line.connect()
     serving = front.start()
-    saying = asyncio.create_task(_say_when_ready(client, report))
+    saying = asyncio.create_task(_say_when_ready(lines, report))
     try:
         await first_of(serving, words.drain)
         draining = asyncio.create_task(front.drain())
@@ -87,13 +93,15 @@ async def _serve(
         draining.cancel()
     finally:
         saying.cancel()
-        await client.close()  # whoever still waits is answered 503, while there is someone to answer
+        await asyncio.gather(
+            *(line.close() for line in lines)
+        )  # whoever still waits is answered 503, while there is someone to answer
         await front.stop()
 
 
-async def _say_when_ready(client: EngineClient, report: object) -> None:
-    """Once this front end has a line to a warm engine of its own, so that nobody meets one that has not."""
-    while not client.health().ready:
+async def _say_when_ready(lines: Sequence[EngineClient], report: object) -> None:
+    """Once this front end has lines to warm engines of its own, so that nobody meets one that has not."""
+    while not all(line.health().ready for line in lines):
         await asyncio.sleep(_LOOK_SECONDS)
     print(READY, file=report, flush=True)  # type: ignore[call-overload]
 

@@ -25,7 +25,6 @@ LIBRARY: Final = (  # of the model and the engine where they run in this process
     *("max_input_tokens", "device", "max_batch_tokens", "threads", "enable_tqdm"),
 )
 SEARCH: Final = ("db", "collection", "candidates", "top_k")
-NOT_YET: Final = "Not yet available"
 
 _TITLES: Final = MappingProxyType({"model": "Model", "engine": "Engine", "server": "Server", "index": "Index"})
 
@@ -49,7 +48,7 @@ class SettingOption(click.Option):
     @property
     def title(self) -> str:
         """The heading on the help page."""
-        return NOT_YET if self.setting.works is not None else _TITLES[self.setting.section]
+        return _TITLES[self.setting.section]
 
 
 class SettingCommand(click.Command):
@@ -66,7 +65,7 @@ class SettingCommand(click.Command):
         """
         super().__init__(name, context_settings=dict(CONTEXT), **extra)
         self._examples = examples
-        self._titles = tuple(dict.fromkeys([*first, *_TITLES.values(), "Other", NOT_YET]))
+        self._titles = tuple(dict.fromkeys([*first, *_TITLES.values(), "Other"]))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; an unknown flag is answered with the one nearest to it."""
@@ -77,7 +76,7 @@ class SettingCommand(click.Command):
             raise click.NoSuchOption(error.option_name, possibilities=best, ctx=ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list of options a section: model, engine, server, index, other, not yet available."""
+        """Write one list of options a section: model, engine, server, index, other."""
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in self._titles}
         for parameter in self.get_params(ctx):
             if not isinstance(parameter, click.Option):

@@ -30,7 +30,7 @@ from anydim.cli.reload import Reload, load_certificate
 from anydim.cli.served import find_cards, serve_models
 from anydim.cli.signals import Signals, first_of
 from anydim.config import ServerSettings, Settings
-from anydim.engine.supervisor import Supervisor
+from anydim.engine.crew import Crew
 from anydim.engine.wire import Started
 from anydim.intake.intake import Intake
 from anydim.intake.scoring import ScoreIntake
@@ -82,18 +82,18 @@ class _Site:
         model, engine, server = self._settings.model, self._settings.engine, self._settings.server
         cards = [served.intake.card for served in self._models]
         others = list(zip(cards[1:], self._settings.others, strict=True))
-        supervisor = Supervisor(cards[0], model, engine, _draws_bars(server), server.log_json, others)
-        return await (self._run_here(supervisor) if len(self._listeners) == 1 else self._run_several(supervisor))
+        crew = Crew(cards[0], model, engine, _draws_bars(server), server.log_json, others)
+        return await (self._run_here(crew) if len(self._listeners) == 1 else self._run_several(crew))
 
-    async def _run_here(self, supervisor: Supervisor) -> int:
+    async def _run_here(self, crew: Crew) -> int:
         """With the one front end in this process."""
-        front = FrontEnd(self._settings, self._models, self._listeners[0], self._keys, supervisor.handle)
+        front = FrontEnd(self._settings, self._models, self._listeners[0], self._keys, crew.handle)
         signals = Signals(front.hurry)
         if front.reload.is_needed:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, front.reload)
-        await supervisor.start()
+        await crew.start()
         serving = front.start()
-        ready = asyncio.create_task(supervisor.wait_ready())
+        ready = asyncio.create_task(crew.wait_ready())
         try:
             await first_of(ready, serving, signals.first)
             if ready.done():
@@ -103,20 +103,20 @@ class _Site:
         finally:
             ready.cancel()
             try:
-                await supervisor.stop()  # whoever still waits is answered 503, while there is someone to answer
+                await crew.stop()  # whoever still waits is answered 503, while there is someone to answer
             finally:
                 await front.stop()
         return signals.exit_code
 
-    async def _run_several(self, supervisor: Supervisor) -> int:
+    async def _run_several(self, crew: Crew) -> int:
         """With front ends in processes of their own."""
-        fronts = Fronts(self._order(supervisor), self._listeners, self._settings.server.drain_timeout)
+        fronts = Fronts(self._order(crew), self._listeners, self._settings.server.drain_timeout)
         signals = Signals(partial(fronts.tell, "hurry"))
         if Reload(self._settings.server, self._keys).is_needed:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fronts.tell, "reload")
-        await supervisor.start()
+        await crew.start()
         fronts.start()
-        ready = asyncio.create_task(supervisor.wait_ready())
+        ready = asyncio.create_task(crew.wait_ready())
         try:
             await first_of(asyncio.gather(ready, fronts.wait_ready()), fronts.failed, signals.first)
             if ready.done() and not fronts.failed.done():
@@ -128,17 +128,17 @@ class _Site:
         finally:
             ready.cancel()
             try:
-                await supervisor.stop()
+                await crew.stop()
             finally:
                 await fronts.stop()
         return signals.exit_code
 
-    def _order(self, supervisor: Supervisor) -> FrontOrder:
+    def _order(self, crew: Crew) -> FrontOrder:
         cards = [served.intake.card for served in self._models]
         return FrontOrder(
             settings=self._settings,
             models=[(str(card.folder), card.name) for card in cards],
-            engine=str(supervisor.socket),
+            engines=[str(path) for path in crew.sockets],
             listener=-1,
             keys=None if self._keys is None else self._keys.sealed(),
             metrics="",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from anydim.engine import wire
-from anydim.engine.handle import EngineFacts, Health
+from anydim.engine.handle import EngineFacts, EngineHandle, Health
 from anydim.engine.metrics import EngineCounts
 from anydim.errors import Unavailable
 from anydim.types import Item, Output
@@ -29,15 +29,19 @@ _NOBODY: Final[tuple[Sequence[Item], None]] = ((), None)
 class EngineClient:
     """An EngineHandle over a Unix socket."""
 
-    def __init__(self, path: Path, stuck_after: float) -> None:
+    def __init__(self, path: Path, stuck_after: float, costs: Sequence[float] = ()) -> None:
         """Prepare a line to the engine that listens at ``path``.
 
         Args:
             path: the socket.
             stuck_after: seconds without progress after which the engine counts as stuck.
+            costs: what a token of each model costs, in tokens of the first one; 1 where nothing is said.
         """
         self._path = path
         self._stuck_after = stuck_after
+        self._costs = costs
+        self._own_tokens = 0.0
+        self._others_tokens = 0.0
         self._ids = itertools.count()
         self._waiting: dict[int, tuple[Sequence[Item], asyncio.Future[list[Output]]]] = {}
         self._writer: asyncio.StreamWriter | None = None
@@ -78,12 +82,26 @@ class EngineClient:
         future: asyncio.Future[list[Output]] = asyncio.get_running_loop().create_future()
         self._waiting[identity] = (items, future)
         wire.write_frame(self._writer, *wire.pack_items(identity, items))
+        cost = self.cost(items)
+        self._own_tokens += cost
         try:
             return await future
         except asyncio.CancelledError:
             if self._waiting.pop(identity, None) and self._writer is not None:
                 wire.write_frame(self._writer, wire.Cancel(identity))
             raise
+        finally:
+            self._own_tokens -= cost
+
+    def cost(self, items: Sequence[Item]) -> float:
+        """What Items of one model cost, in tokens of the first one."""
+        model = items[0].model
+        return sum(len(item.ids) for item in items) * (self._costs[model] if model < len(self._costs) else 1.0)
+
+    @property
+    def load(self) -> float:
+        """Tokens under way at the engine: those of this line as of now, and those of others as it last told."""
+        return self._own_tokens + self._others_tokens
 
     @property
     def is_stuck(self) -> bool:
@@ -110,6 +128,10 @@ class EngineClient:
     def facts(self) -> EngineFacts | None:
         """See EngineHandle."""
         return self._facts
+
+    def engines(self) -> Sequence[EngineHandle]:
+        """See EngineHandle."""
+        return (self,)
 
     async def _keep_connected(self) -> None:
         while True:
@@ -143,6 +165,8 @@ class EngineClient:
                         future.set_exception(wire.rebuild(kind, message, retry_after))
                 case wire.Beat():
                     self._beat, self._beat_at = header, time.monotonic()
+                    told = header.counts.queued_tokens + header.counts.running_tokens
+                    self._others_tokens = max(0.0, told - self._own_tokens)
                 case wire.Hello(device, dtype, batch_tokens):
                     self._facts = EngineFacts(device, dtype, batch_tokens)
 
@@ -150,6 +174,7 @@ class EngineClient:
         if self._writer is not None:
             self._writer.close()
         self._writer = self._beat = None
+        self._others_tokens = 0.0
         waiting, self._waiting = self._waiting, {}
         for _, future in waiting.values():
             if not future.done():

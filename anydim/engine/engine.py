@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -21,8 +21,10 @@ from anydim.engine.metrics import EngineCounts, Pace
 from anydim.engine.policy import Policy
 from anydim.engine.queue import Queue
 from anydim.engine.work import Derive, Ticket
-from anydim.errors import TooLong
+from anydim.errors import TooLong, Unavailable
 from anydim.types import Item, Output
+
+_LAST_SECONDS: Final = 5.0  # for a loop whose device is lost
 
 DeviceMemory = tuple[int, int, int]
 """Bytes that live tensors take, that torch has taken from the device, and that the device has."""
@@ -57,6 +59,7 @@ class Engine:
         memory: Callable[[], DeviceMemory] | None = None,
         longest: int | None = None,
         tokens_here: int = 0,
+        after: Callable[[], None] | None = None,
     ) -> None:
         """Start the loop.
 
@@ -69,7 +72,11 @@ class Engine:
             memory: the device's memory, where it has its own.
             longest: most tokens of a text that the device's memory holds; None where it holds every text.
             tokens_here: most tokens of a submission that ``run`` may run in the thread that brings it.
+            after: called when the loop has ended after ``close``.
         """
+        self.reason = ""
+        """Why the engine has failed, where that is known."""
+        self._after = after
         self._began = time.monotonic()
         self._memory = memory
         self._longest = longest
@@ -85,7 +92,7 @@ class Engine:
         self._thread = threading.Thread(target=self._loop.run, name="anydim-engine", daemon=True)
         self._thread.start()
         # A thread inside a C++ library must not meet the end of the interpreter.
-        weakref.finalize(self, _abandon, self._queue, self._thread)
+        self._finalizer = weakref.finalize(self, _abandon, self._queue, self._thread)
 
     def __enter__(self) -> Self:
         return self
@@ -139,12 +146,21 @@ class Engine:
         counts.queued_tokens, counts.queued_texts = self._queue.tokens, self._queue.texts
         if self._memory is not None:
             counts.device_used_bytes, counts.device_reserved_bytes, counts.device_total_bytes = self._memory()
-        return EngineStatus(self._thread.is_alive(), self._loop.busy_seconds, counts)
+        alive = self._thread.is_alive() and not self.reason
+        return EngineStatus(alive, self._loop.busy_seconds, counts)
+
+    def lose(self, reason: str) -> None:
+        """What the loop cannot work without is lost: answer everyone, and take nothing more."""
+        self.reason = reason
+        self._finalizer.detach()  # the loop may be waiting for what is lost
+        self._loop.fail(Unavailable(f"the engine has failed ({reason}); send the request again"))
 
     def close(self) -> None:
         """Answer what waits, then stop and let go of the model. Later submissions are refused."""
         self._queue.close()
-        self._thread.join()
+        self._thread.join(_LAST_SECONDS if self.reason else None)
+        if self._after is not None:
+            self._after()
 
 
 def _check_lengths(items: Sequence[Item], longest: int) -> None:

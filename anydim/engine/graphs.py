@@ -107,9 +107,9 @@ class GraphPool:
         most_tokens: int,
         longest: int,
         width: int,
-        budget: GraphBudget | None = None,
+        several: bool = False,
     ) -> None:
-        """Capture the buckets up to ``most_tokens`` tokens, as far as the budget goes; the log names the others.
+        """Prepare; nothing is captured before ``capture`` or ``add``.
 
         Args:
             vectors: model and heads, from a staged batch and a width to the block that ``run`` returns.
@@ -118,7 +118,8 @@ class GraphPool:
             most_tokens: the largest batch there will be.
             longest: tokens of the longest text that the model reads.
             width: the model's full width.
-            budget: what capturing may take; None for no limit.
+            several: whether several ranks capture in step. Then a thread of the process group asks events for their
+                state meanwhile, which only a capture that is this thread's own allows.
         """
         self._vectors = vectors
         self._planner = planner
@@ -126,18 +127,38 @@ class GraphPool:
         self._longest = longest
         self._width = width
         self._pool: Any = None
+        self._mode = "thread_local" if several else "global"
         self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
-        torch.cuda.synchronize(device)
+        self._graphs: dict[int, _Graph] = {}
+
+    def capture(self, budget: GraphBudget | None = None, announce: Callable[[int], None] | None = None) -> None:
+        """Capture every bucket, as far as the budget goes; the log names the others.
+
+        Args:
+            budget: what capturing may take; None for no limit.
+            announce: told the tokens of each bucket before it is captured.
+        """
+        torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
-        before = torch.cuda.memory_reserved(device)
+        before = torch.cuda.memory_reserved(self._device)
+
+        def capture(bucket: int, alone: bool) -> _Graph:
+            if announce is not None:
+                announce(bucket)
+            return self._capture(bucket, alone)
+
         self._graphs = capture_within(
             self._buckets,
-            self._capture,
+            capture,
             budget or GraphBudget(float("inf"), sys.maxsize),
             time.monotonic,
             lambda: self._held() - before,
         )
         self._report()
+
+    def add(self, bucket: int) -> None:
+        """Capture one bucket."""
+        self._graphs[bucket] = self._capture(bucket, alone=not self._graphs)
 
     def _held(self) -> int:
         torch.cuda.empty_cache()
@@ -152,25 +173,32 @@ class GraphPool:
                 ", ".join(left),
             )
 
+    def takes(self, batch: Batch) -> bool:
+        """Whether there is a graph for a batch."""
+        return self._bucket_of(batch) in self._graphs
+
     def run(self, batch: Batch) -> Tensor | None:
-        """Replay a batch; None where it fits no bucket.
+        """Replay a batch; None where there is no graph for it.
 
         Returns:
             float32 (B, E): full vectors and, behind each, 1 where it is finite. The bucket's next replay overwrites
             them; what is queued on the stream before it still reads these.
         """
-        place = bisect_left(self._buckets, batch.tokens)
-        if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS:
-            return None
-        graph = self._graphs.get(self._buckets[place])
+        bucket = self._bucket_of(batch)
+        graph = self._graphs.get(bucket)
         if graph is None:
             return None
         host, host_words = graph.hosts[graph.turn]
         graph.turn = (graph.turn + 1) % _HOSTS
-        graph.layout.write(host_words, batch, self._table(graph, batch, self._buckets[place]))
+        graph.layout.write(host_words, batch, self._table(graph, batch, bucket))
         graph.words.copy_(host, non_blocking=True)
         graph.graph.replay()
         return graph.block_BE[: len(batch.items)]
+
+    def _bucket_of(self, batch: Batch) -> int:
+        """The tokens of the bucket that a batch falls into; 0 where it is too large for all of them."""
+        place = bisect_left(self._buckets, batch.tokens)
+        return 0 if place == len(self._buckets) or len(batch.items) > _MOST_TEXTS else self._buckets[place]
 
     def _table(self, graph: _Graph, batch: Batch, bucket: int) -> Int32Array:
         """The attention table of a batch; the last ones are remembered, since queries have few lengths."""
@@ -200,7 +228,7 @@ class GraphPool:
         self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=self._mode):
             staged = layout.read(words, plan, words)
             block_BE = self._vectors(staged, self._width)
         return _Graph(graph, layout, plan, words, hosts, staged, block_BE)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the engine lives (its process runs and is not stuck), is ready for requests, and why not."""
+    """Whether the engine lives (its process runs and is not stuck), is ready for requests, and why not.
+
+    Of several engines one that lives or is ready is enough; the reason then tells of those that are not.
+    """
 
     alive: bool
     ready: bool
@@ -57,6 +60,10 @@ class EngineHandle(Protocol):
         """Where the engine runs; None until one has started, and where that is not known."""
         ...
 
+    def engines(self) -> Sequence[EngineHandle]:
+        """The engines behind this one, in the order of their devices; itself alone where it is one engine."""
+        ...
+
 
 class LocalEngine:
     """An engine in this process, for the library and for tests."""
@@ -81,3 +88,7 @@ class LocalEngine:
     def facts(self) -> EngineFacts | None:
         """See EngineHandle: whoever made the engine knows more."""
         return None
+
+    def engines(self) -> Sequence[EngineHandle]:
+        """See EngineHandle."""
+        return (self,)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -23,7 +24,10 @@ from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.limits import ModelLimits
 from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
+from anydim.engine.mute import Mute
+from anydim.engine.placing import rank_threads, ranks_device
 from anydim.engine.policy import Policy
+from anydim.engine.ranks import Others, Ranks
 from anydim.engine.runner import Runner, Task, WarmUp
 from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started
@@ -34,10 +38,14 @@ from anydim.models.cost import token_cost
 from anydim.models.packed import Model
 from anydim.models.registry import cache_folder
 from anydim.models.score_head import load_score_head
+from anydim.models.shards import Shard, shard_card
 from anydim.models.weights import Progress
 from anydim.progress import progress_bar
 
 _TOKENS_HERE: Final = 1024  # what a graph takes: a few milliseconds
+
+Rows = Sequence[tuple[ModelCard, ModelSettings]]
+"""Models and how they are served."""
 
 
 def batch_tokens(settings: EngineSettings, device: torch.device) -> int:
@@ -88,33 +96,95 @@ def load_engine(
 
 
 def load_engines(
-    rows: Sequence[tuple[ModelCard, ModelSettings]],
+    rows: Rows,
     engine: EngineSettings,
     show_progress: bool,
     loaded: Model | None = None,
+    *,
+    scratch: Path | None = None,
+    on_loss: Callable[[str], None] | None = None,
 ) -> tuple[Engine, Started]:
     """The same for several models behind one queue, on one device and in one memory; all weights are loaded first.
+
+    With ``--tp`` this process is the first rank, and the others are started here, each with its part of every model.
+
+    Args:
+        rows: the models and how they are served.
+        engine: where they run.
+        show_progress: draw bars.
+        loaded: the only model, where it is loaded already.
+        scratch: a folder for what ranks share, which the caller removes in the end; by default one is made.
+        on_loss: called with the reason when a rank ends before the engine runs, which would then wait for it.
 
     Raises:
         ConfigError: the settings do not fit the machine or a model.
         ModelError: a model's files are broken or not supported.
+        ComputeFailed: a rank could not start.
     """
-    if engine.threads:
-        torch.set_num_threads(engine.threads)
-    device = resolve_device(engine.device)
-    began = time.perf_counter()
+    if engine.dp > 1:
+        raise ConfigError(f"--dp {engine.dp} (dp): several engines are a server's; in one process there is one engine")
+    if engine.tp == 1:
+        return _start(rows, engine, show_progress, loaded, None)
+    for card, _ in rows:
+        shard_card(card, engine.tp)  # says what does not fit before anything is started
+    ranks = Ranks(rows, engine, ranks_device(engine, 0), scratch)
+    ranks.on_loss = on_loss or ranks.on_loss
+    try:
+        running, started = _start(rows, engine, show_progress, None, ranks)
+    except BaseException:
+        ranks.close()
+        raise
+    ranks.serve(running.lose)
+    return running, started
+
+
+def load_rank(rows: Rows, engine: EngineSettings, device: torch.device, shard: Shard) -> list[Runner]:
+    """One further rank's part of each model, for what follows the first rank.
+
+    Raises:
+        ConfigError: the GPU has no room for it.
+        ModelError: a model's files are broken or not supported.
+    """
+    _prepare(rows, engine, device)
+    runners = [_load_runner(card, model, engine, device, False, None, shard) for card, model in rows]
+    if device.type == "cuda" and _captures(engine):
+        for runner, (card, model) in zip(runners, rows, strict=True):
+            runner.make_graphs(batch_tokens(engine, device), _longest(card, model), several=True)
+    return runners
+
+
+def _prepare(rows: Rows, engine: EngineSettings, device: torch.device) -> None:
+    threads = rank_threads(engine)
+    if threads:
+        torch.set_num_threads(threads)
     if device.type == "cuda":
         place_kernels(cache_folder(rows[0][1]), os.environ)
         torch.cuda.set_device(device)  # streams and events are those of the thread's device, which is the first one
-    runners = [_load_runner(card, model, engine, device, show_progress, loaded) for card, model in rows]
+
+
+def _start(
+    rows: Rows, engine: EngineSettings, show_progress: bool, loaded: Model | None, ranks: Ranks | None
+) -> tuple[Engine, Started]:
+    """Load, warm up, start the loop."""
+    device = resolve_device(engine.device)
+    began = time.perf_counter()
+    _prepare(rows, engine, device)
+    shard = None if ranks is None else Shard(rank=0, count=engine.tp, total=ranks.total)
+    runners = [
+        _load_runner(
+            card, model, engine, device, show_progress, loaded, shard, None if ranks is None else ranks.of(place)
+        )
+        for place, (card, model) in enumerate(rows)
+    ]
+    if ranks is not None:
+        ranks.join()
     weights_done = time.perf_counter()
     warmed = [
-        _warm_up(runner, engine, model.max_input_tokens or card.max_tokens)
-        for runner, (card, model) in zip(runners, rows, strict=True)
+        _warm_up(runner, engine, _longest(card, model)) for runner, (card, model) in zip(runners, rows, strict=True)
     ]
     rooms = [room for room, _ in warmed]
     started = Started(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        device=("" if ranks is None else f"{engine.tp} x ") + _device_name(device),
         dtype=_precision(runners[0].dtype, rows[0][1]),
         weights_seconds=weights_done - began,
         warmup_seconds=time.perf_counter() - weights_done,
@@ -136,9 +206,25 @@ def load_engines(
         cache_bytes=engine.vector_cache_mib << 20,
         memory=partial(_device_memory, device) if device.type == "cuda" else None,
         longest=rooms[0].longest if not several else None,
-        tokens_here=_TOKENS_HERE if device.type == "cuda" else 0,  # a CPU's thread pool belongs to the loop's thread
+        # A CPU's threads belong to the loop's thread; and a caller that is interrupted must not leave ranks waiting.
+        tokens_here=_TOKENS_HERE if device.type == "cuda" and ranks is None else 0,
+        after=None if ranks is None else ranks.close,
     )
     return running, started
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _longest(card: ModelCard, model: ModelSettings) -> int:
+    """Tokens of the longest text."""
+    return model.max_input_tokens or card.max_tokens
+
+
+def _captures(engine: EngineSettings) -> bool:
+    """Whether small batches become CUDA graphs, where the device can."""
+    return engine.cuda_graphs and (engine.tp == 1 or engine.tp_cuda_graphs)
 
 
 def _precision(dtype: torch.dtype, model: ModelSettings) -> str:
@@ -154,14 +240,19 @@ def _load_runner(
     device: torch.device,
     show_progress: bool,
     loaded: Model | None,
+    shard: Shard | None = None,
+    others: Others | None = None,
 ) -> Runner:
-    """One model with its weights, not yet warm."""
+    """One model with its weights, or one rank's part of it, not yet warm."""
     dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
     with progress_bar(f"Loading {card.name}", show_progress) as progress:
         if loaded is None:
-            loaded = _load_model(card, model, engine, device, dtype, progress)
-        task = make_task(card, model, device)
-    return Runner(loaded, task, device, dtype, share_prefixes=engine.share_prefixes, prune=engine.prune_last_layer)
+            part = card if shard is None else shard_card(card, shard.count)
+            loaded = _load_model(part, model, engine, device, dtype, progress, shard)
+        heads = shard is None or shard.rank == 0
+        task = make_task(card, model, device) if heads else Mute(card.pooling, card.width)
+    shares, prunes = engine.share_prefixes, engine.prune_last_layer
+    return Runner(loaded, task, device, dtype, share_prefixes=shares, prune=prunes, others=others)
 
 
 def _limits(rows: Sequence[tuple[ModelCard, ModelSettings]], rooms: Sequence[Capacity]) -> tuple[ModelLimits, ...]:
@@ -190,20 +281,21 @@ def _load_model(
     device: torch.device,
     dtype: torch.dtype,
     progress: Progress,
+    shard: Shard | None,
 ) -> Model:
-    """The model on its device.
+    """The model, or one rank's part of it, on its device.
 
     Raises:
         ConfigError: a GPU has no room for it; the message names the flag to change.
     """
     if device.type != "cuda":
-        return build_model(card, model, device, dtype, engine.plain_ops, progress)
+        return build_model(card, model, device, dtype, engine.plain_ops, progress, shard)
     meter = CudaMeter(device, engine.mem_fraction_static)
     need = weight_bytes(card, dtype, model.quantization)
     lack = lack_of_room(need, meter.allowed - meter.taken, meter.total, meter.free, _smaller(model, dtype))
     if lack is None:
         try:
-            return build_model(card, model, device, dtype, engine.plain_ops, progress)
+            return build_model(card, model, device, dtype, engine.plain_ops, progress, shard)
         except torch.OutOfMemoryError:  # its frames hold what was loaded so far
             lack = (
                 "the GPU's memory does not suffice for the weights: raise --mem-fraction-static, or take a larger GPU"
@@ -226,11 +318,23 @@ def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> tuple[Ca
     """
     wanted = batch_tokens(settings, runner.device)
     graphs = GraphBudget(settings.graph_seconds, settings.graph_mib << 20)
-    spent = runner.warm_up(wanted, longest, settings.cuda_graphs, graphs)
+    spent = runner.warm_up(wanted, longest, _captures(settings), graphs)
     if runner.device.type != "cuda":
         return Capacity(wanted), spent
     meter, asked = CudaMeter(runner.device, settings.mem_fraction_static), settings.max_batch_tokens is not None
-    return capacity(meter, lambda tokens: runner.probe(tokens, longest), wanted, asked, longest), spent
+
+    def probe(tokens: int) -> None:
+        try:
+            runner.probe(tokens, longest)
+        except torch.OutOfMemoryError as error:
+            if settings.tp == 1:
+                raise
+            # The other ranks wait within a sum: a smaller probe cannot follow.
+            raise ConfigError(
+                f"--tp {settings.tp} (tp): {tokens} tokens do not fit beside the weights: lower --max-batch-tokens"
+            ) from error
+
+    return capacity(meter, probe, wanted, asked, longest), spent
 
 
 def _device_memory(device: torch.device) -> DeviceMemory:

@@ -116,7 +116,7 @@ class Loop:
                     self._step()
         except Exception as error:
             _LOG.critical("the engine stops: %s", error)
-            self._fail_everyone(Unavailable(f"the engine has failed ({type(error).__name__}); send the request again"))
+            self.fail(Unavailable(f"the engine has failed ({type(error).__name__}); send the request again"))
         finally:
             with self._turn:
                 del self._runner  # the model goes when the loop ends, whoever still holds the engine
@@ -276,7 +276,8 @@ class Loop:
             if running is not None:
                 self._answer(running)
 
-    def _fail_everyone(self, error: Unavailable) -> None:
+    def fail(self, error: Unavailable) -> None:
+        """Close the queue and answer everyone with an error; from any thread."""
         self._queue.fail(error)
         for work in self._in_hand:
             for claim in self._queue.settle(work):

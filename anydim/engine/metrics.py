@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import Final, Literal
+from collections.abc import Sequence
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -133,6 +134,25 @@ class EngineCounts(msgspec.Struct, kw_only=True):
     def failed(self, cause: Cause, times: int = 1) -> None:
         """Count an error."""
         self.errors[cause] = self.errors.get(cause, 0) + times
+
+
+def summed(counts: Sequence[EngineCounts]) -> EngineCounts:
+    """The sums over several engines; of the seconds since they began the most."""
+    whole = EngineCounts()
+    for each in counts:
+        for name in EngineCounts.__struct_fields__:
+            setattr(whole, name, _plus(getattr(whole, name), getattr(each, name)))
+    whole.uptime_seconds = max((each.uptime_seconds for each in counts), default=0.0)
+    return whole
+
+
+def _plus(left: Any, right: Any) -> Any:
+    if isinstance(left, Histogram):
+        both = [one + other for one, other in zip(left.counts, right.counts, strict=True)]
+        return Histogram(bounds=left.bounds, counts=both, total=left.total + right.total)
+    if isinstance(left, dict):
+        return {name: left.get(name, 0) + right.get(name, 0) for name in (*left, *right)}
+    return left + right
 
 
 class Pace:

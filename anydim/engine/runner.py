@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -20,11 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anydim.engine.control import Kind, Word
 from anydim.engine.each_token import TokenFlight, not_finite, record_event, send_home
 from anydim.engine.graphs import BUCKETS, GraphBudget, GraphPool
 from anydim.engine.metrics import Cause
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
+from anydim.engine.ranks import Others
 from anydim.engine.staging import Staged, stage
 from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
@@ -35,6 +38,7 @@ from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
 _SHORT: Final = 8
+_UPCAST: Final = torch.float32.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Runner:
         dtype: torch.dtype,
         share_prefixes: bool = False,
         prune: bool = True,
+        others: Others | None = None,
     ) -> None:
         """Hold a loaded model.
 
@@ -112,6 +117,7 @@ class Runner:
             dtype: their precision.
             share_prefixes: compute what several texts of a batch begin with once, where model and pooling allow it.
             prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
+            others: the other ranks that hold parts of the model, where there are any.
         """
         self.device = device
         self.dtype = dtype
@@ -120,6 +126,7 @@ class Runner:
         self._itemsize = dtype.itemsize
         self._prune = prune
         self._elsewhere = device.type == "cuda" and device.index != 0
+        self._others = others
         self._graphs: GraphPool | None = None
         self._shares = share_prefixes and model.takes_prefixes and task.pooling is Pooling.LAST
         # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
@@ -137,13 +144,22 @@ class Runner:
         """
         began = time.perf_counter()
         for length in _WARM_LENGTHS:
-            with suppress(torch.OutOfMemoryError):  # so long a text would not run either
+            # So long a text would not run either. Where others wait for their part of a sum there is no going on.
+            with suppress(*(() if self._others else (torch.OutOfMemoryError,))):
                 self._compile(min(length, longest), longest)
         compiled = time.perf_counter()
         if graphs and self.device.type == "cuda":
-            width = self._task.width
-            self._graphs = GraphPool(self._vectors, self._plan, self.device, most_tokens, longest, width, budget)
+            pool = self.make_graphs(most_tokens, longest)
+            pool.capture(budget, None if self._others is None else partial(self._tell, Kind.CAPTURE, None))
         return WarmUp(compiled - began, time.perf_counter() - compiled)
+
+    def make_graphs(self, most_tokens: int, longest: int, several: bool = False) -> GraphPool:
+        """A pool of CUDA graphs, still empty, that is used from now on; see GraphPool for the arguments."""
+        several = several or self._others is not None
+        self._graphs = GraphPool(
+            self._vectors, self._plan, self.device, most_tokens, longest, self._task.width, several
+        )
+        return self._graphs
 
     def _compile(self, length: int, longest: int) -> None:
         # Two texts that share nothing, so that what serves other texts is compiled.
@@ -170,21 +186,29 @@ class Runner:
         if self._elsewhere:
             torch.cuda.set_device(self.device)  # the engine's thread begins on the first one
         widest = _widest(batch)
-        if batch.each_token:
-            return self._send_each(batch, stage(batch, self._plan(np.diff(batch.cu_seqlens_C)), self.device), widest)
-        replayed_BE = self._graphs.run(batch) if self._graphs else None
-        if replayed_BE is not None:
-            return self._fly_home(batch, replayed_BE, widest, None)
-        return self._send(self._share(batch), widest)
+        if not batch.each_token:
+            if self._others is not None and self._graphs is not None and self._graphs.takes(batch):
+                self._tell(Kind.REPLAY, batch)
+            replayed_BE = self._graphs.run(batch) if self._graphs else None
+            if replayed_BE is not None:
+                return self._fly_home(batch, replayed_BE, widest, None)
+            batch = self._share(batch)
+        return self._send(batch, widest)
 
-    def _send(self, batch: Batch, widest: int) -> Flight:
+    def _send(self, batch: Batch, widest: int) -> Flight | TokenFlight:
         """An eager forward."""
-        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes), self.device)
-        return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
+        self._tell(Kind.RUN, batch)
+        return self._fly(batch, self._stage(batch), widest)
 
-    def _send_each(self, batch: Batch, staged: Staged, widest: int) -> TokenFlight:
-        """An eager forward from which every token's state goes on; prefixes are not shared, since each has its own."""
-        return send_home(batch, staged, self._model(staged.packed, None), self._task, widest)
+    def _stage(self, batch: Batch, itemsize: int | None = None) -> Staged:
+        plan = self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes, itemsize=itemsize)
+        return stage(batch, plan, self.device)
+
+    def _fly(self, batch: Batch, staged: Staged, widest: int) -> Flight | TokenFlight:
+        """Where every token's state goes on no prefixes are shared, since each text has its own."""
+        if batch.each_token:
+            return send_home(batch, staged, self._model(staged.packed, None), self._task, widest)
+        return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
 
     def finish(self, flight: Flight | TokenFlight) -> list[Output]:
         """Wait for a batch; one Output an Item, in packed order."""
@@ -213,21 +237,49 @@ class Runner:
         """
         if self._itemsize == torch.float32.itemsize:
             return [not_finite() for _ in batch.items]
-        staged = stage(batch, self._plan(np.diff(batch.cu_seqlens_C), itemsize=4), self.device)
-        widest = _widest(batch)
+        self._tell(Kind.RESCUE, batch)
         with in_float32(self._model):
-            if batch.each_token:
-                return self.finish(self._send_each(batch, staged, widest))
-            block_BE = self._vectors(staged, widest)
-        return self.finish(self._fly_home(batch, block_BE, widest, staged))
+            flight = self._fly(batch, self._stage(batch, _UPCAST), _widest(batch))
+        return self.finish(flight)
+
+    @torch.inference_mode()
+    def follow(self, word: Word) -> None:
+        """Do what the first rank does, as it says; only the sums inside the model take notice of it."""
+        batch = word.batch
+        if batch is None:
+            assert self._graphs is not None, "the first rank captures only where all do"
+            self._graphs.add(word.number)
+        elif word.kind is Kind.REPLAY:
+            assert self._graphs is not None, "the graph was captured"
+            self._graphs.run(batch)
+        elif word.kind is Kind.RESCUE:
+            with in_float32(self._model):
+                self._stay(batch, self._stage(batch, _UPCAST))
+        else:
+            self._stay(batch, self._stage(batch))
+
+    def _stay(self, batch: Batch, staged: Staged) -> None:
+        """A forward whose states go nowhere."""
+        if batch.each_token:
+            self._model(staged.packed, None)
+        else:
+            self._vectors(staged, 1)
+
+    def _tell(self, kind: Kind, batch: Batch | None, number: int = 0) -> None:
+        if self._others is not None:
+            self._others.tell(kind, batch, number)
 
     def cause(self, error: Exception) -> Cause:
         """What an error is counted as."""
         return "out_of_memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
 
     def is_fatal(self, error: Exception) -> bool:
-        """Whether the device is lost, so that no later batch can succeed; running out of memory is not that."""
-        return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+        """Whether the device is lost, so that no later batch can succeed; running out of memory is not that.
+
+        Of several ranks one that fails leaves the others waiting within a sum: none of them can go on.
+        """
+        lost = isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+        return lost or self._others is not None
 
     def _fly_home(self, batch: Batch, block_BE: Tensor, widest: int, staged: Staged | None) -> Flight:
         """A batch on its way home: vectors and flags in one copy, where all of them are wanted as float32."""

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,9 +23,9 @@ import msgspec
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
 from anydim.engine.client import EngineClient
-from anydim.engine.handle import EngineHandle
 from anydim.errors import AnydimError, ComputeFailed, ConfigError
 from anydim.models.card import ModelCard
+from anydim.models.cost import costs
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 30.0
@@ -45,6 +46,7 @@ class Supervisor:
         show_progress: bool = True,
         log_json: bool = False,
         others: Sequence[tuple[ModelCard, ModelSettings]] = (),
+        place: int = 0,
     ) -> None:
         """Prepare; nothing runs before ``start``.
 
@@ -55,6 +57,7 @@ class Supervisor:
             show_progress: whether the process may draw bars on standard error.
             log_json: whether it logs as JSON lines.
             others: further models of the same process.
+            place: which of the server's engines it is, from 0; it decides which devices it takes.
 
         Raises:
             ConfigError: the folder for temporary files has too long a name.
@@ -66,21 +69,23 @@ class Supervisor:
             raise ConfigError(
                 f"the folder for temporary files has too long a name for a socket: set TMPDIR ({self._folder})"
             )
-        self._client = EngineClient(self._socket, engine.watchdog_timeout)
+        self._client = EngineClient(self._socket, engine.watchdog_timeout, costs([card, *(each for each, _ in others)]))
         self._order = {
             "models": [(str(each.folder), each.name, how) for each, how in ((card, model), *others)],
             "socket": str(self._socket),
             "engine": engine,
             "show_progress": show_progress,
             "log_json": log_json,
+            "place": place,
         }
         self._first: asyncio.Future[wire.Started] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stuck_after = engine.watchdog_timeout
+        self._has_ranks = engine.tp > 1
 
     @property
-    def handle(self) -> EngineHandle:
+    def handle(self) -> EngineClient:
         """The line to the engine; it outlives restarts."""
         return self._client
 
@@ -179,7 +184,14 @@ class Supervisor:
             elif report is not None and self._first is not None and not self._first.done():
                 self._first.set_result(report)
         status = await process.wait()
+        self._sweep(process.pid)
         return failure or ComputeFailed(f"the engine's process ended with status {status}")
+
+    def _sweep(self, group: int) -> None:
+        """End ranks of an engine that has ended, where one did not notice: a stopped process holds its device."""
+        if self._has_ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     async def _end_process(self) -> None:
         process = self._process
@@ -191,6 +203,7 @@ class Supervisor:
         except TimeoutError:
             process.kill()
             await process.wait()
+        self._sweep(process.pid)
 
 
 def _read_report(line: bytes) -> wire.Report | None:

@@ -8,14 +8,13 @@ draws progress bars on standard error. It knows no HTTP and no text.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from anydim.engine import wire
 from anydim.engine.engine import Engine
 from anydim.engine.load import load_engines
 from anydim.engine.memory import bound_process
+from anydim.engine.placing import placed
 from anydim.errors import AnydimError
 from anydim.logs import configure_logs
 from anydim.models.build import resolve_device
@@ -40,13 +40,17 @@ _FLAGS: Final = "raise --mem-fraction-static, lower --max-batch-tokens, or choos
 
 
 class Order(msgspec.Struct):
-    """What the supervisor asks for; of each model its folder, its name and how it is served."""
+    """What the supervisor asks for; of each model its folder, its name and how it is served.
+
+    ``place`` is which of the server's engines this one is.
+    """
 
     models: list[tuple[str, str, ModelSettings]]
     socket: str
     engine: EngineSettings
     show_progress: bool
     log_json: bool = False
+    place: int = 0
 
 
 def main() -> None:
@@ -58,9 +62,13 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     configure_logs(order.log_json)
     try:
-        bound_process(resolve_device(order.engine.device), order.engine.mem_fraction_static)
+        settings = placed(order.engine, order.place)
+        bound_process(resolve_device(settings.device), settings.mem_fraction_static)
         rows = [(read_card(Path(folder), name, model.task), model) for folder, name, model in order.models]
-        engine, started = load_engines(rows, order.engine, order.show_progress)
+        folder = Path(order.socket).parent
+        engine, started = load_engines(
+            rows, settings, order.show_progress, scratch=folder, on_loss=partial(_die, report)
+        )
     except AnydimError as error:
         _say(report, wire.Failed(error.kind, error.message))  # type: ignore[arg-type]
         sys.exit(1)
@@ -70,25 +78,29 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # the loaded model is never garbage: do not walk it again
     hello = wire.Hello(started.device, started.dtype, started.batch_tokens)
-    asyncio.run(_serve(engine, hello, Path(order.socket), partial(_say, report, started)))
+    asyncio.run(_serve(engine, hello, Path(order.socket), report, started))
 
 
 def _say(report: object, message: wire.Report) -> None:
     print(msgspec.json.encode(message).decode(), file=report, flush=True)  # type: ignore[call-overload]
 
 
-async def _serve(engine: Engine, hello: wire.Hello, path: Path, ready: Callable[[], None]) -> None:
-    server = await asyncio.start_unix_server(partial(_converse, engine, hello), path)
+def _die(report: object, reason: str) -> None:
+    """End with a last word: what this process cannot work without is gone."""
+    _say(report, wire.Failed("failed", reason))
+    os._exit(2)
+
+
+async def _serve(engine: Engine, hello: wire.Hello, path: Path, report: object, started: wire.Started) -> None:
+    server = await asyncio.start_unix_server(partial(_converse, engine, hello, report), path)
     os.chmod(path, 0o600)
-    ready()
+    _say(report, started)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     threading.Thread(target=_until_closed, args=(loop, stop), daemon=True).start()
     async with server:
         await stop.wait()
-    with contextlib.suppress(OSError):  # a server that was killed could not tidy up
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
+    shutil.rmtree(path.parent, ignore_errors=True)  # a server that was killed could not tidy up
     os._exit(0)  # nobody waits any more: do not finish batches for them
 
 
@@ -99,12 +111,12 @@ def _until_closed(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 async def _converse(
-    engine: Engine, hello: wire.Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    engine: Engine, hello: wire.Hello, report: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """One front end: take its submissions, answer them as they finish."""
     tasks: dict[int, asyncio.Task[None]] = {}
     wire.write_frame(writer, hello)
-    beats = asyncio.create_task(_beat(engine, writer))
+    beats = asyncio.create_task(_beat(engine, report, writer))
     try:
         while True:
             header, payload = await wire.read_frame(reader)
@@ -139,12 +151,13 @@ async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Sub
     await writer.drain()
 
 
-async def _beat(engine: Engine, writer: asyncio.StreamWriter) -> None:
+async def _beat(engine: Engine, report: object, writer: asyncio.StreamWriter) -> None:
     while True:
         status = engine.status()
         if not status.alive:  # everyone is answered; the supervisor starts a new process
             await writer.drain()
-            os._exit(2)
+            await asyncio.sleep(_BEAT_SECONDS)  # why it failed is known a moment after that it did
+            _die(report, engine.reason or "the engine's loop has stopped")
         wire.write_frame(writer, wire.Beat(status.alive, status.busy_seconds, status.counts))
         await asyncio.sleep(_BEAT_SECONDS)
 

@@ -24,6 +24,7 @@ from anydim.models.card import Family, ModelCard
 from anydim.models.feed import check_quantization, quantizing
 from anydim.models.packed import Model
 from anydim.models.qwen3 import Qwen3
+from anydim.models.shards import Shard, Slices, join_products, joined_ops
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,8 +77,12 @@ def build_model(
     dtype: torch.dtype,
     plain_ops: tuple[str, ...],
     progress: weights.Progress,
+    shard: Shard | None = None,
 ) -> Model:
     """Allocate a model on the device and fill it from the card's folder, or with random weights.
+
+    With ``shard`` it holds one rank's slices and runs in step with the other ranks; the card is then that of
+    ``shard_card``.
 
     Raises:
         ModelError: the folder's files are incomplete or not supported.
@@ -90,16 +95,21 @@ def build_model(
     if settings.quantization != "none" and device.type == "cpu":
         _LOG.warning("8-bit products are for comparisons on a CPU: they are several times slower than bfloat16 there")
     ops = select_ops(device, dtype, frozenset(plain_ops) | _without_kernel(card))
+    if shard is not None:
+        ops = joined_ops(ops, shard)
     finish: weights.Finish | None = None
     if settings.quantization == "none":
         model = _allocate(card, ops, device, dtype)
     else:
         model = _allocate(card, ops, device, dtype, products=torch.device("meta"))
         finish = quantizing(model, settings.quantization, ops, dtype)
+    source = model if shard is None else Slices(model, card.family, shard)
     if settings.load_format == "dummy":
-        weights.fill_random(model, finish=finish)
+        weights.fill_random(source, finish=finish)
     else:
-        weights.load(model, card.folder, progress, finish)
+        weights.load(source, card.folder, progress, finish)
+    if shard is not None:
+        join_products(model, card.family, shard)
     return model
 
 

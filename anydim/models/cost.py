@@ -5,7 +5,15 @@ The weights of a layer's products are read and multiplied once a token; attentio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from anydim.models.card import Family, ModelCard
+
+
+def costs(cards: Sequence[ModelCard]) -> list[float]:
+    """What a token of each of several models costs, in tokens of the first one."""
+    each = [token_cost(card) for card in cards]
+    return [one / each[0] for one in each]
 
 
 def token_cost(card: ModelCard) -> int:

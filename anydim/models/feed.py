@@ -40,6 +40,7 @@ class Feed:
         product: (x, weight, bias_O or None) to x @ weight.T + bias, (T, O).
         product_gelu: the exact GELU of that.
         dtype: the type of 8-bit operands, or None where they are plain.
+        around: what was put around these steps from outside, and has to be put around others that take their place.
     """
 
     rms_norm: Callable[[Tensor, Tensor, float], Operand]
@@ -48,6 +49,7 @@ class Feed:
     product: Callable[[Operand, Operand, Tensor | None], Tensor]
     product_gelu: Callable[[Operand, Operand, Tensor | None], Tensor]
     dtype: torch.dtype | None = None
+    around: Callable[[Feed], Feed] | None = None
 
 
 class Quantizable(Protocol):

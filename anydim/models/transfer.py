@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,12 +35,16 @@ class Piece:
         start: the first byte.
         stored: the precision of the values there.
         into: contiguous, of any device and precision; its number of values is that of the piece.
+        run: where the bytes do not follow one another: values that do; 0 where all of them do.
+        stride: bytes from the start of a run to the next one's.
     """
 
     path: Path
     start: int
     stored: torch.dtype
     into: Tensor
+    run: int = 0
+    stride: int = 0
 
 
 def transfer(pieces: Iterable[Piece], device: torch.device, arrived: Callable[[int], None]) -> None:
@@ -118,9 +122,14 @@ class _Chunks:
 
 def _cut(pieces: Iterable[Piece]) -> Iterator[Piece]:
     for piece in pieces:
-        values = _CHUNK_BYTES // piece.stored.itemsize
+        size = piece.stored.itemsize
+        values = _CHUNK_BYTES // size
+        step = values * size
+        if piece.run:
+            runs = max(1, values // piece.run)
+            values, step = runs * piece.run, runs * piece.stride
         for place, into in enumerate(torch.split(piece.into.view(-1), values)):
-            yield Piece(piece.path, piece.start + place * values * piece.stored.itemsize, piece.stored, into)
+            yield replace(piece, start=piece.start + place * step, into=into)
 
 
 class _Files:
@@ -142,14 +151,22 @@ class _Files:
         try:
             if chunk.path not in self._open:
                 self._open[chunk.path] = self._stack.enter_context(FileIO(chunk.path))
-            file = self._open[chunk.path]
-            file.seek(chunk.start)
-            while view and (count := file.readinto(view)):
-                view = view[count:]
+            run = chunk.run * chunk.stored.itemsize or max(1, len(view))
+            for place, begin in enumerate(range(0, len(view), run)):
+                _fill(self._open[chunk.path], chunk.start + place * chunk.stride, view[begin : begin + run])
         except OSError as error:
             raise ModelError(f"{chunk.path} cannot be read: {error.strerror}") from error
-        if view:
-            raise ModelError(f"{chunk.path} is damaged (it ends too early): was the download cut off?")
+        except EOFError:
+            raise ModelError(f"{chunk.path} is damaged (it ends too early): was the download cut off?") from None
+
+
+def _fill(file: FileIO, start: int, view: memoryview) -> None:
+    file.seek(start)
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise EOFError
+        view = view[count:]
 
 
 class _Lane(Protocol):

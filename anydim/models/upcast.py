@@ -28,7 +28,9 @@ _HALVES: Final = (torch.float16, torch.bfloat16)
 def in_float32(model: Model) -> Iterator[None]:
     """Run what is called inside in float32; not for several threads at once."""
     plain = plain_ops()
-    changes = {"_ops": plain, "feed": dequantizing_feed(plain)}
+    feed = dequantizing_feed(plain)
+    around = getattr(getattr(model, "feed", None), "around", None)
+    changes = {"_ops": plain, "feed": around(feed) if around else feed}
     before = {name: getattr(model, name) for name in changes if hasattr(model, name)}
     try:
         for name in before:

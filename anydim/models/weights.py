@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
@@ -38,14 +39,24 @@ _STORED: Final = MappingProxyType(
         "BF16": torch.bfloat16,
     }
 )
+_DEVIATION: Final = 0.02  # of random weights, as transformers initialises them
 _LENGTH_BYTES: Final = 8  # of the header's length at the beginning of a file
 
 
+class Cut(NamedTuple):
+    """Which of ``parts`` equal slices along an axis (0 rows, 1 columns)."""
+
+    axis: int
+    place: int
+    parts: int
+
+
 class Part(NamedTuple):
-    """One checkpoint tensor, and how many rows of its parameter it fills."""
+    """One checkpoint tensor, how many rows of its parameter it fills, and which slice of it where not the whole."""
 
     tensor: str
     rows: int
+    cut: Cut | None = None
 
 
 class Stored(msgspec.Struct):
@@ -133,20 +144,38 @@ def read_rows(folder: Path, tensor: str, rows: Sequence[int]) -> list[Tensor]:
 
 
 def fill_random(model: Loadable, seed: int = 0, finish: Finish | None = None) -> None:
-    """Random weights for benchmarks: normal with standard deviation 0.02, norms at one, biases at zero."""
-    device = _device_of(model)
+    """Random weights for benchmarks: normal with standard deviation 0.02, norms at one, biases at zero.
+
+    A slice of a matrix is the slice of what the whole would be.
+    """
+    device, sources = _device_of(model), model.sources()
     generator = torch.Generator(device).manual_seed(seed)
     for names in _turns(model, finish):
         for name in names:
             parameter = _with_memory(model, name, device)
             with torch.no_grad():
                 if parameter.ndim > 1:
-                    parameter.normal_(0.0, 0.02, generator=generator)
+                    _draw(parameter, sources[name], generator)
                 else:
                     parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             del parameter
         if finish is not None:
             finish(names)
+
+
+def _draw(parameter: Tensor, parts: Sequence[Part], generator: torch.Generator) -> None:
+    cut = parts[0].cut  # the parts of a parameter are cut alike
+    if cut is None:
+        parameter.normal_(0.0, _DEVIATION, generator=generator)
+        return
+    whole = parameter.new_empty(_whole_shape(parameter, cut)).normal_(0.0, _DEVIATION, generator=generator)
+    rows = [part.rows * (cut.parts if cut.axis == 0 else 1) for part in parts]
+    parameter.copy_(torch.cat([each.chunk(cut.parts, cut.axis)[cut.place] for each in torch.split(whole, rows)]))
+
+
+def _whole_shape(into: Tensor, cut: Cut | None) -> list[int]:
+    """The shape of the tensor that ``into`` is a slice of."""
+    return [size * (cut.parts if cut and axis == cut.axis else 1) for axis, size in enumerate(into.shape)]
 
 
 def _device_of(model: Loadable) -> torch.device:
@@ -215,8 +244,8 @@ class _Shards:
                 raise ModelError(f"{path} is damaged ({error}): was the download cut off?") from error
         return self._files[path]
 
-    def piece(self, path: Path, tensor: str, into: Tensor) -> Piece:
-        """Where a tensor's bytes lie, for a target of the same shape."""
+    def piece(self, path: Path, tensor: str, into: Tensor, cut: Cut | None) -> Piece:
+        """Where the bytes of a tensor or of a slice of it lie, for a target of the same shape."""
         if path not in self._headers:
             self.open(path)  # says what is wrong with the file
             self._headers[path] = _read_header(path)
@@ -224,13 +253,24 @@ class _Shards:
         stored = header.get(tensor)
         if stored is None:
             raise ModelError(f"{path} holds no tensor {tensor}: was the download cut off?")
-        if stored.shape != list(into.shape):
-            raise ModelError(
-                f"{path}: {tensor} has shape {tuple(stored.shape)}, config.json asks for {tuple(into.shape)}"
-            )
+        wanted = _whole_shape(into, cut)
+        if stored.shape != wanted:
+            raise ModelError(f"{path}: {tensor} has shape {tuple(stored.shape)}, config.json asks for {tuple(wanted)}")
         if stored.dtype not in _STORED:
             raise ModelError(f"{path}: {tensor} is stored as {stored.dtype}; read are {', '.join(_STORED)}")
-        return Piece(path, start + stored.data_offsets[0], _STORED[stored.dtype], into)
+        return _sliced(Piece(path, start + stored.data_offsets[0], _STORED[stored.dtype], into), cut)
+
+
+def _sliced(piece: Piece, cut: Cut | None) -> Piece:
+    """A piece that begins at its tensor's first byte, moved to the slice."""
+    if cut is None:
+        return piece
+    run = piece.into.numel() if cut.axis == 0 else piece.into.shape[1]
+    size = run * piece.stored.itemsize
+    start = piece.start + cut.place * size
+    return (
+        replace(piece, start=start) if cut.axis == 0 else replace(piece, start=start, run=run, stride=cut.parts * size)
+    )
 
 
 def _read_header(path: Path) -> tuple[int, Mapping[str, Stored]]:
@@ -251,7 +291,7 @@ def _pieces(parameter: Tensor, parts: Sequence[Part], files: Mapping[str, Path],
     start = 0
     for part in parts:
         name = _find(part.tensor, files)
-        yield shards.piece(files[name], name, parameter[start : start + part.rows])
+        yield shards.piece(files[name], name, parameter[start : start + part.rows], part.cut)
         start += part.rows
 
 

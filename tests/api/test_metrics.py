@@ -122,6 +122,9 @@ class Dead:
     def counts(self) -> None:
         return None
 
+    def engines(self) -> tuple[Dead, ...]:
+        return (self,)
+
 
 def test_a_dead_engine_is_told() -> None:
     with with_engine(Dead()) as http:

@@ -140,7 +140,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path, name: str) -> None:
         ("ANYDIM_PORT", "70000", "ANYDIM_PORT must be a whole number from 0 to 65535, got '70000'"),
         ("ANYDIM_DTYPE", "int4", "ANYDIM_DTYPE must be one of auto, float32, bfloat16, float16, got 'int4'"),
         ("ANYDIM_STRICT", "perhaps", "ANYDIM_STRICT must be true or false, got 'perhaps'"),
-        ("ANYDIM_TP", "2", "ANYDIM_TP: 2 is not yet available in this version"),
+        ("ANYDIM_TP", "0", "ANYDIM_TP must be a whole number from 1 to 64, got '0'"),
     ],
 )
 def test_a_wrong_variable_is_refused(variable: str, text: str, words: str) -> None:
@@ -178,15 +178,6 @@ def test_a_wrong_flag_is_refused(name: str, value: str, words: str) -> None:
 def test_text_becomes_the_field_s_type(name: str, value: str, kept: object) -> None:
     settings = load_settings({name: value}, {})
     assert getattr(settings.model, name, getattr(settings.engine, name, None)) == kept
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("tp", "2"), ("dp", "2")],
-)
-def test_what_does_not_work_yet_is_refused_in_words(name: str, value: str) -> None:
-    with pytest.raises(ConfigError, match="not yet available in this version"):
-        load_settings({name: value}, {})
 
 
 @pytest.mark.parametrize("setting", list(all_settings()), ids=lambda setting: setting.name)

@@ -96,9 +96,9 @@ def test_a_missing_value_is_refused() -> None:
         translate(["--port"])
 
 
-def test_what_sglang_can_and_this_version_cannot_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert launch("--model-path", "X", "--tp-size", "2") == 2
-    assert "--tp: 2 is not yet available" in capsys.readouterr().err
+def test_the_names_of_parallelism_are_sglangs_too() -> None:
+    translation = translate(["--tp-size", "2", "--data-parallel-size", "4"])
+    assert translation.args == ("--tp", "2", "--dp", "4")
 
 
 def test_every_flag_of_ours_is_taken_as_it_stands() -> None:
