@@ -121,7 +121,7 @@ def _numbered(sources: Sequence[_Source], reading: Reading) -> Iterator[Record]:
 
 def _record(number: int, where: str, row: Row, reading: Reading) -> Record:
     if isinstance(row, str):
-        return Record(number, where, "", row)
+        return Record(number, where, "", row, dict.fromkeys(reading.keep))
     kept = {name: row.get(name) for name in reading.keep}
     text = row.get(reading.column)
     if not isinstance(text, str):

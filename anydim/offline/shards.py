@@ -58,8 +58,8 @@ class Parts:
         self.output = output
         self.folder = output.with_name(output.name + ".parts")
 
-    def open(self, job: Mapping[str, Any], resume: bool, overwrite: bool) -> int:
-        """Begin or go on; the number of shards that are there.
+    def open(self, job: Mapping[str, Any], resume: bool, overwrite: bool) -> frozenset[int]:
+        """Begin or go on; the numbers of the shards that are there.
 
         Raises:
             ConfigError: the output or an unfinished job is in the way, or the unfinished job is another one.
@@ -76,27 +76,11 @@ class Parts:
             _compare(json.loads(told.read_text()), dict(job), self.folder)
         else:
             _write(told, json.dumps(job, indent=1, sort_keys=True).encode())
-        count = 0
-        while self._shard(count).exists():
-            count += 1
-        return count
+        return frozenset(int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.arrow"))
 
-    def add(self, number: int, records: Sequence[Record], outputs: Mapping[int, Output], width: Width) -> None:
-        """Write a shard: the rows of ``outputs``, by place among the records; the others have failed."""
-        pa = arrow()
-        good = [place for place in range(len(records)) if place in outputs and outputs[place].error is None]
-        failures = [_failure(record, outputs.get(place)) for place, record in enumerate(records)]
-        columns: dict[str, Any] = {"row": pa.array([records[place].row for place in good], pa.int64())}
-        for name in records[0].kept:
-            columns[name] = _column([records[place].kept[name] for place in good])
-        columns |= _vectors([outputs[place] for place in good], width)
-        known = [msgspec.to_builtins(failure) for failure in failures if failure is not None]
-        meta = {_TEXTS: digest(records).encode(), _FAILURES: json.dumps(known).encode()}
-        table = pa.table(columns).replace_schema_metadata(meta)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        _write(self._shard(number), sink.getvalue())
+    def put(self, number: int, data: Any) -> None:
+        """Keep a shard, as ``encode_shard`` makes it."""
+        _write(self._shard(number), data)
 
     def check(self, number: int, records: Sequence[Record]) -> None:
         """Whether a finished shard came from these records.
@@ -148,6 +132,28 @@ class Parts:
             kinds = {schema.field(name).type for schema in schemas} - {pa.null()}
             fields.append(pa.field(name, kinds.pop() if len(kinds) == 1 else pa.string()))
         return pa.schema(fields)
+
+
+def encode_shard(records: Sequence[Record], outputs: Mapping[int, Output], width: Width) -> Any:
+    """A shard as the bytes of an Arrow file: the rows of ``outputs``, by place among the records; the others failed.
+
+    Raises:
+        MissingExtra: a package is missing.
+    """
+    pa = arrow()
+    good = [place for place in range(len(records)) if place in outputs and outputs[place].error is None]
+    failures = [_failure(record, outputs.get(place)) for place, record in enumerate(records)]
+    columns: dict[str, Any] = {"row": pa.array([records[place].row for place in good], pa.int64())}
+    for name in records[0].kept:
+        columns[name] = _column([records[place].kept[name] for place in good])
+    columns |= _vectors([outputs[place] for place in good], width)
+    known = [msgspec.to_builtins(failure) for failure in failures if failure is not None]
+    meta = {_TEXTS: digest(records).encode(), _FAILURES: json.dumps(known).encode()}
+    table = pa.table(columns).replace_schema_metadata(meta)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 def digest(records: Iterable[Record]) -> str:

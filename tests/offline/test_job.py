@@ -102,6 +102,13 @@ def test_a_matrix_has_the_rows_of_the_input(embedder: Embedder, source: Path) ->
     assert done.failed == 1
 
 
+def test_a_shard_of_bad_rows_alone_loses_no_job(embedder: Embedder, source: Path) -> None:
+    source.write_text("nonsense\n" * 10 + '{"id": "d", "text": "the last"}\n')
+    output, done = run(embedder, source, "out.parquet")
+    assert (done.rows, done.failed) == (11, 10)
+    assert pq.read_table(output).column("id").to_pylist() == ["d"]
+
+
 def test_too_long_a_text_is_an_entry_among_the_errors(embedder: Embedder, source: Path) -> None:
     with source.open("a") as file:
         file.write(json.dumps({"text": "long " * 3000}) + "\n")
