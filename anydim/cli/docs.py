@@ -94,11 +94,20 @@ def _current(name: str) -> str | None:
 
 def _cli_page() -> str:
     program = make_program()
-    commands = [(f"anydim {name}", command) for name, command in sorted(program.commands.items()) if not command.hidden]
+    commands = [(title, command) for title, command in _commands("anydim", program) if not command.hidden]
     parts = ["# The command line", _WRITTEN]
     for title, command in [("anydim", program), *commands, ("python -m anydim.launch_server", make_command())]:
         parts.append(f"## `{title}`\n\n```\n{_help(title, command)}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _commands(title: str, group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group with its whole name."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(f"{title} {name}", command)
+        else:
+            yield f"{title} {name}", command
 
 
 def _help(title: str, command: click.Command) -> str:

@@ -15,6 +15,7 @@ from anydim.cli.options import LIBRARY, SettingCommand, setting_options
 from anydim.types import OutputDtype
 
 if TYPE_CHECKING:
+    from anydim.deploy.pool import Pool
     from anydim.offline.job import EmbedJob
 
 _EXAMPLES: Final = """\
@@ -24,6 +25,7 @@ Examples:
   anydim embed queries.txt -o queries.npy --input-type query --model Qwen/Qwen3-Embedding-0.6B
   zcat dump.jsonl.gz | anydim embed - -o vectors.jsonl --truncate end
   anydim embed s3://bucket/docs.parquet -o vectors.arrow --resume
+  anydim embed 'corpus/*.jsonl.zst' -o vectors.parquet --ray auto --ray-actors 16
 
 A job that was stopped leaves its shards in OUTPUT.parts; the same command with --resume goes on and writes the same
 bytes. Rows without a vector are listed in OUTPUT.errors.jsonl; OUTPUT.manifest.json says what made the file.
@@ -74,9 +76,48 @@ def embed_command(callback: Callable[..., None]) -> click.Command:
         ),
         click.Option(["--resume"], is_flag=True, help="Go on with an unfinished job."),
         click.Option(["--overwrite"], is_flag=True, help="Begin anew where an output or an unfinished job is."),
+        *_ray_options(),
     ]
     command = SettingCommand("embed", examples=_EXAMPLES, first=("Other",), callback=callback, params=own, help=_TEXT)
     return setting_options(("default_dim", *LIBRARY))(command)
+
+
+def _ray_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--ray"],
+            metavar="ADDRESS",
+            help="On a Ray cluster: auto for the one of this machine, HOST:PORT of a head, or local for a new one.",
+        ),
+        click.Option(
+            ["--ray-actors"],
+            type=click.IntRange(1),
+            metavar="N",
+            help="Actors, each with an engine; by default one a GPU, or one a machine where there is no GPU.",
+        ),
+        click.Option(
+            ["--ray-gpus"],
+            type=click.FloatRange(0),
+            metavar="G",
+            help="GPUs of an actor; by default 1 where the cluster has any.",
+        ),
+        click.Option(
+            ["--ray-cpus"],
+            type=click.FloatRange(0),
+            default=1,
+            metavar="C",
+            help="CPUs of an actor, and its threads where it has no GPU. [default 1]",
+        ),
+    ]
+
+
+def pool_of(given: dict[str, Any]) -> Pool | None:
+    """The actors that the options describe, None without a cluster; they are taken out of ``given``."""
+    from anydim.deploy.pool import Pool
+
+    address, *numbers = (given.pop(name) for name in ("ray", "ray_actors", "ray_gpus", "ray_cpus"))
+    actors, gpus, cpus = numbers
+    return None if address is None else Pool(address=address, actors=actors, gpus=gpus, cpus=cpus)
 
 
 def job_of(given: dict[str, Any]) -> EmbedJob:

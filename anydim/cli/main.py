@@ -17,12 +17,13 @@ from typing import Any, Final
 import click
 
 from anydim import __version__
-from anydim.cli.embed_options import embed_command, job_of
+from anydim.cli.deploy_options import deploy_group, scale_of
+from anydim.cli.embed_options import embed_command, job_of, pool_of
 from anydim.cli.options import CONTEXT, LIBRARY, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
-LATER: Final = ("rerank", "check", "advise", "fit", "bench", "deploy")
+LATER: Final = ("rerank", "check", "advise", "fit", "bench")
 INTERRUPTED: Final = 130
 
 _SERVE_EXAMPLES: Final = """\
@@ -121,11 +122,21 @@ def _run_search(config: Path | None, **given: Any) -> None:
 
 def _run_embed(config: Path | None, **given: Any) -> None:
     with clear_errors():
-        job = job_of(given)
+        job, pool = job_of(given), pool_of(given)
         settings = read_settings(given, config)
         from anydim.cli.embed import run_embed
 
-        sys.exit(run_embed(settings, job))
+        sys.exit(run_embed(settings, job, pool))
+
+
+def _run_deploy_ray(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        own = {name: given.pop(name) for name in ("address", "kind", "output", "image")}
+        scale = scale_of(given)
+        settings = read_settings(given, config)
+        from anydim.cli.deploy import DeployJob, run_deploy
+
+        sys.exit(run_deploy(settings, DeployJob(scale=scale, **own)))
 
 
 def _run_version() -> None:
@@ -236,6 +247,7 @@ def make_program() -> click.Group:
     )
     click.version_option(__version__, prog_name="anydim", message="%(prog)s %(version)s")(program)
     commands = (_serve_command(), _info_command(), embed_command(_run_embed), _index_command(), _search_command())
+    program.add_command(deploy_group(_run_deploy_ray))
     for command in (*commands, _version_command(), *map(_later_command, LATER)):
         program.add_command(command)
     return program

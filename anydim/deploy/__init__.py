@@ -1,0 +1,1 @@
+"""Deploy: anydim on a Ray cluster, files over many machines with Ray Data and a service with Ray Serve."""

@@ -1,0 +1,90 @@
+"""Cluster: the line to a Ray cluster, and its errors as ours. It knows addresses and Ray; it knows no jobs, no models.
+
+Needs the extra ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+import ray
+from ray.exceptions import RayError
+
+from anydim.deploy.pool import LOCAL
+from anydim.errors import AnydimError, ComputeFailed, ConfigError
+
+_CLIENT: Final = "ray://"
+_QUIET: Final = ("ray.data", "ray.serve")
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A line to a cluster while the block runs; one that this process has already is used and kept.
+
+    Args:
+        address: ``local``, ``auto`` for the cluster that this machine belongs to, or ``HOST:PORT`` of a cluster's head.
+
+    Raises:
+        ConfigError: there is no cluster at that address.
+    """
+    if address.startswith(_CLIENT):
+        raise ConfigError(
+            f"{address} is an address of Ray Client, over which Ray Data does not run: start the command on a machine "
+            "of the cluster with --ray auto, or hand it in with `ray job submit`"
+        )
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **_of_a_new_one(address))
+    except (ConnectionError, ValueError, RuntimeError, RayError) as error:
+        raise ConfigError(f"no Ray cluster at {address}: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def clear_errors(what_next: str) -> Iterator[None]:
+    """Raise our own errors from workers as they were raised there, and Ray's as ComputeFailed.
+
+    Args:
+        what_next: what to do about it, for people.
+    """
+    try:
+        yield
+    except AnydimError as error:
+        raise _ours(error) or error from None
+    except RayError as error:
+        found = _ours(error)
+        if found is not None:
+            raise found from None
+        raise ComputeFailed(f"Ray gave up: {_first_line(error)}; {what_next}") from error
+
+
+def quiet() -> None:
+    """Let Ray's libraries say only what has gone wrong."""
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _of_a_new_one(address: str) -> dict[str, bool]:
+    return {"include_dashboard": False} if address == LOCAL else {}
+
+
+def _ours(error: BaseException | None) -> AnydimError | None:
+    """The error of ours that Ray has wrapped, however often."""
+    while error is not None:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, AnydimError) and not isinstance(error, RayError):
+            return error
+        error = inner
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Tests of anydim/deploy, on a real Ray cluster of this machine."""

@@ -1,0 +1,142 @@
+"""`anydim embed --ray` on a real cluster: the same bytes as without one, whatever dies on the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from anydim import Embedder
+from anydim.cli.main import make_program
+from anydim.deploy.pool import Pool
+from anydim.deploy.ray_data import embed_on_ray
+from anydim.errors import ConfigError, InvalidRequest
+from anydim.offline.job import Done, EmbedJob, run_job
+from anydim.offline.records import Reading
+from tests.deploy.conftest import processes_named, wait_until
+
+ROWS = 200
+SHARD = 10
+ACTOR = "MapWorker(MapBatches(ShardActor))"
+SETTINGS = {"device": "cpu", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def embedder(starter_folder: Path) -> Iterator[Embedder]:
+    before = torch.get_num_threads()
+    with Embedder(str(starter_folder), **SETTINGS, show_progress=False) as opened:
+        yield opened
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> EmbedJob:
+    """Rows of several lengths, one without text and one that is no JSON."""
+    folder = tmp_path_factory.mktemp("rows")
+    rows = [{"id": n, "text": f"text number {n} " + "word " * (n % 23)} for n in range(ROWS)]
+    rows[17] = {"id": 17, "text": ""}
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "nonsense\n")
+    return EmbedJob(
+        inputs=[str(folder / "in.jsonl")],
+        output=folder / "out.parquet",
+        reading=Reading(keep=("id",)),
+        shard_texts=SHARD,
+        output_dim=64,
+    )
+
+
+@pytest.fixture(scope="module")
+def wanted(embedder: Embedder, job: EmbedJob) -> dict[str, bytes]:
+    """What the job leaves without a cluster, by the ends of the files' names."""
+    run_job(embedder, job, lambda done: None)
+    return taken(job)
+
+
+def taken(job: EmbedJob) -> dict[str, bytes]:
+    """The bytes of all that a job has left, which is then removed."""
+    left = sorted(job.output.parent.glob("out.*"))
+    found = {path.name: path.read_bytes() for path in left}
+    for path in left:
+        path.unlink()
+    return found
+
+
+def test_an_actor_that_is_killed_changes_nothing(
+    cluster: str, embedder: Embedder, starter_folder: Path, job: EmbedJob, wanted: dict[str, bytes]
+) -> None:
+    def stop(done: Done) -> None:
+        if done.shards > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(embedder, job, stop)
+    parts = Path(f"{job.output}.parts")
+    (parts / "shard-000001.arrow").unlink()  # actors finish in any order
+    there = len(list(parts.glob("shard-*")))
+    killed: list[int] = []
+    seen: list[Done] = []
+
+    def kill_one(done: Done) -> None:
+        seen.append(replace(done))
+        if done.own_rows >= 3 * SHARD and not killed:
+            victim = processes_named(ACTOR)[0]
+            killed.append(victim.pid)
+            victim.kill()
+
+    settings = {"model": str(starter_folder), **SETTINGS}
+    done = embed_on_ray(settings, replace(job, resume=True), Pool(address=cluster, actors=2), kill_one)
+    assert killed
+    assert taken(job) == wanted
+    assert done.earlier_rows == there * SHARD
+    assert (done.rows, done.failed, done.shards) == (ROWS + 1, 2, ROWS // SHARD + 1)
+    assert [each.rows for each in seen] == sorted({each.rows for each in seen})  # each shard came once
+    assert wait_until(lambda: not processes_named(ACTOR))
+
+
+def test_ctrl_c_cleans_up_and_the_job_goes_on_without_a_cluster(
+    cluster: str, embedder: Embedder, starter_folder: Path, job: EmbedJob, wanted: dict[str, bytes]
+) -> None:
+    words = [sys.executable, "-m", "anydim", "embed", *job.inputs, "-o", str(job.output), "--ray", cluster]
+    words += ["--model", str(starter_folder), "--device", "cpu", "--threads", "1", "--keep-columns", "id"]
+    words += ["--shard-texts", str(SHARD), "--output-dim", "64", "--ray-actors", "1"]
+    running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    parts = Path(f"{job.output}.parts")
+    wait_until(lambda: any(parts.glob("shard-*")) or running.poll() is not None, 120)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "--resume goes on" in said
+    assert wait_until(lambda: not processes_named(ACTOR))
+    assert list(parts.glob("shard-*"))
+    run_job(embedder, replace(job, resume=True), lambda done: None)
+    assert taken(job) == wanted
+
+
+def test_what_cannot_work_is_said_in_our_own_words(cluster: str, starter_folder: Path, job: EmbedJob) -> None:
+    settings, pool = {"model": str(starter_folder), **SETTINGS}, Pool(address=cluster, actors=1)
+    with pytest.raises(InvalidRequest, match="output_dim must be a multiple of 32"):  # from a worker
+        embed_on_ray(settings, replace(job, output_dim=33), pool, lambda done: None)
+    with pytest.raises(InvalidRequest, match=r"missing\.jsonl does not exist"):
+        embed_on_ray(settings, replace(job, inputs=["missing.jsonl"]), pool, lambda done: None)
+    with pytest.raises(ConfigError, match="standard input"):
+        embed_on_ray(settings, replace(job, inputs=["-"]), pool, lambda done: None)
+    with pytest.raises(ConfigError, match="ray job submit"):
+        embed_on_ray(settings, job, replace(pool, address="ray://127.0.0.1:10001"), lambda done: None)
+    assert not Path(f"{job.output}.parts").exists()
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, job: EmbedJob) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "anydim.deploy.ray_data", raising=False)
+    monkeypatch.delitem(sys.modules, "anydim.deploy.cluster", raising=False)
+    result = CliRunner().invoke(make_program(), ["embed", *job.inputs, "-o", "x.npy", "--ray", "local"])
+    assert result.exit_code == 1
+    assert "pip install 'anydim[ray]'" in result.output
