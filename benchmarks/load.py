@@ -34,6 +34,7 @@ from benchmarks.traffic import Outcome, request, saturate, steady
 
 CASES: Final = ("mixed", "overload", "fronts", "parts")
 _DRAWN: Final = 256  # different requests of a kind
+_DRAWN_OVER: Final = 8192  # more than wait at a time: equal texts under way would share a forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +117,12 @@ def overload(site: Site) -> list[dict[str, Any]]:
     options = site.options
     queue = str(options.queue_seconds * options.expected_rate)
     flags = [*site.flags, "--max-input-tokens", str(options.document), "--max-queue-tokens", queue]
-    bodies = [request(site.corpus.lines(options.texts)) for _ in range(_DRAWN)]
+    bodies = [request(site.corpus.lines(options.texts)) for _ in range(_DRAWN_OVER)]
     peak, over = Outcome(), Outcome()
     with running_server(site.folder, flags) as port:
         asyncio.run(saturate(port, 4, bodies, 2))
         for _ in range(options.rounds):
-            most = asyncio.run(saturate(port, 16, bodies, options.seconds / options.rounds))
+            most = asyncio.run(saturate(port, options.most, bodies, options.seconds / options.rounds))
             rate = 3 * most.statuses[200] / most.took
             peak.join(most)
             over.join(asyncio.run(steady(port, rate, bodies, options.seconds / options.rounds)))
@@ -227,6 +228,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--slice", type=int, help="--slice-tokens of the server")
     parser.add_argument("--connections", type=int, default=8, help="of bulk, and of each client process")
     parser.add_argument("--texts", type=int, default=16, help="texts a request under overload")
+    parser.add_argument("--most", type=int, help="connections that find out the most a server can answer")
     parser.add_argument("--queue-seconds", type=int, default=2, help="work that may wait under overload")
     parser.add_argument("--expected-rate", type=int, help="tokens a second, for the size of that queue")
     parser.add_argument("--fronts", type=int, default=4, help="front ends to compare with one")
@@ -237,6 +239,7 @@ def _options() -> argparse.Namespace:
     options.rate = options.rate or (20 if gpu else 10)
     options.document = options.document or (8192 if gpu else 512)
     options.slice = options.slice or (8192 if gpu else 512)
+    options.most = options.most or (64 if gpu else 16)
     options.expected_rate = options.expected_rate or (80_000 if gpu else 4_000)
     return options
 
