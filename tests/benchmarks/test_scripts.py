@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anydim.errors import ConfigError
-from benchmarks import ablation, limits, load, offline, ours, profile, serve, soak_engine, start, table
+from benchmarks import ablation, limits, load, offline, ours, parallel, profile, serve, soak_engine, start, table
 
 TINY = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu")
 
@@ -159,3 +159,22 @@ def test_load(script: Script) -> None:
     [verdict] = [row for row in kept["rows"] if "bulk_share" in row]
     assert verdict["bulk_share"] > 0
     assert verdict["short_p99_ms"] > 0
+
+
+def test_parallel(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_SINGLES", {32: 3})
+    for name, small in {
+        "_WARM_SECONDS": 0.1,
+        "_CLIENTS": 2,
+        "_TEXTS": 2,
+        "_TOKENS": 64,
+        "_LENGTHS": (1, 30, 65),
+    }.items():
+        monkeypatch.setattr(parallel, name, small)
+    kept = script(parallel.main, *TINY, "--parts", "one", "dp", "tp", "--seconds", "1")
+    found = {(row["part"], row["case"]): row for row in kept["rows"]}
+    for part in ("dp", "tp"):
+        assert found[part, "vectors"]["least_cosine"] > 0.99999
+        assert found[part, "2x64"]["tokens_per_s"] > 0
+    assert found["tp", "single32"]["p50_ms"] > 0
+    assert not any(case == "failed" for _, case in found)
