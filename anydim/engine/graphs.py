@@ -96,8 +96,21 @@ class _Graph:
     turn: int = 0
 
 
+@dataclass(slots=True)
+class GraphMemory:
+    """Device memory that all graphs use in turn, those of several models too, since no two batches run at once.
+
+    Attributes:
+        pool: torch's handle of it; None before the first graph.
+        graphs: how many graphs have been captured into it and kept.
+    """
+
+    pool: Any = None
+    graphs: int = 0
+
+
 class GraphPool:
-    """Captured graphs by token bucket; they share one memory pool."""
+    """Captured graphs by token bucket."""
 
     def __init__(
         self,
@@ -107,6 +120,7 @@ class GraphPool:
         most_tokens: int,
         longest: int,
         width: int,
+        memory: GraphMemory,
         several: bool = False,
     ) -> None:
         """Prepare; nothing is captured before ``capture`` or ``add``.
@@ -118,6 +132,7 @@ class GraphPool:
             most_tokens: the largest batch there will be.
             longest: tokens of the longest text that the model reads.
             width: the model's full width.
+            memory: what the graphs share.
             several: whether several ranks capture in step. Then a thread of the process group asks events for their
                 state meanwhile, which only a capture that is this thread's own allows.
         """
@@ -126,7 +141,7 @@ class GraphPool:
         self._device = device
         self._longest = longest
         self._width = width
-        self._pool: Any = None
+        self._memory = memory
         self._mode = "thread_local" if several else "global"
         self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
         self._graphs: dict[int, _Graph] = {}
@@ -154,11 +169,13 @@ class GraphPool:
             time.monotonic,
             lambda: self._held() - before,
         )
+        self._memory.graphs += len(self._graphs)
         self._report()
 
     def add(self, bucket: int) -> None:
         """Capture one bucket."""
         self._graphs[bucket] = self._capture(bucket, alone=not self._graphs)
+        self._memory.graphs += 1
 
     def _held(self) -> int:
         torch.cuda.empty_cache()
@@ -213,8 +230,8 @@ class GraphPool:
         return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
 
     def _capture(self, bucket: int, alone: bool) -> _Graph:
-        if alone:  # a pool whose only graph was given up cannot be used again
-            self._pool = torch.cuda.graph_pool_handle()
+        if alone and not self._memory.graphs:  # a pool whose only graph was given up cannot be used again
+            self._memory.pool = torch.cuda.graph_pool_handle()
         whole, rest = divmod(bucket, self._longest)
         lengths = np.array([self._longest] * whole + [rest] * (rest > 0), np.int32)
         sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])
@@ -228,7 +245,7 @@ class GraphPool:
         self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=self._mode):
+        with torch.cuda.graph(graph, pool=self._memory.pool, capture_error_mode=self._mode):
             staged = layout.read(words, plan, words)
             block_BE = self._vectors(staged, self._width)
         return _Graph(graph, layout, plan, words, hosts, staged, block_BE)

@@ -147,6 +147,7 @@ def load_rank(rows: Rows, engine: EngineSettings, device: torch.device, shard: S
     """
     _prepare(rows, engine, device)
     runners = [_load_runner(card, model, engine, device, False, None, shard) for card, model in rows]
+    _share_graph_memory(runners)
     if device.type == "cuda" and _captures(engine):
         for runner, (card, model) in zip(runners, rows, strict=True):
             runner.make_graphs(batch_tokens(engine, device), _longest(card, model), several=True)
@@ -176,6 +177,7 @@ def _start(
         )
         for place, (card, model) in enumerate(rows)
     ]
+    _share_graph_memory(runners)
     if ranks is not None:
         ranks.join()
     weights_done = time.perf_counter()
@@ -211,6 +213,11 @@ def _start(
         after=None if ranks is None else ranks.close,
     )
     return running, started
+
+
+def _share_graph_memory(runners: Sequence[Runner]) -> None:
+    for runner in runners[1:]:
+        runner.graph_memory = runners[0].graph_memory
 
 
 def _device_name(device: torch.device) -> str:

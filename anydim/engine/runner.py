@@ -23,7 +23,7 @@ from torch import Tensor
 
 from anydim.engine.control import Kind, Word
 from anydim.engine.each_token import TokenFlight, not_finite, record_event, send_home
-from anydim.engine.graphs import BUCKETS, GraphBudget, GraphPool
+from anydim.engine.graphs import BUCKETS, GraphBudget, GraphMemory, GraphPool
 from anydim.engine.metrics import Cause
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
@@ -128,6 +128,8 @@ class Runner:
         self._elsewhere = device.type == "cuda" and device.index != 0
         self._others = others
         self._graphs: GraphPool | None = None
+        self.graph_memory = GraphMemory()
+        """Where CUDA graphs are captured; several models may be given the same."""
         self._shares = share_prefixes and model.takes_prefixes and task.pooling is Pooling.LAST
         # Smaller batches on a GPU gain little from fewer tokens, and replay a graph, which knows no prefixes.
         self._shares_above = BUCKETS[-1] if device.type == "cuda" else 0
@@ -157,7 +159,7 @@ class Runner:
         """A pool of CUDA graphs, still empty, that is used from now on; see GraphPool for the arguments."""
         several = several or self._others is not None
         self._graphs = GraphPool(
-            self._vectors, self._plan, self.device, most_tokens, longest, self._task.width, several
+            self._vectors, self._plan, self.device, most_tokens, longest, self._task.width, self.graph_memory, several
         )
         return self._graphs
 
