@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -21,7 +22,7 @@ from anydim.intake.request import ScoreRequest, Truncate
 from anydim.intake.scoring import ScoreIntake
 from anydim.models.registry import find_model
 from anydim.progress import progress_bar
-from anydim.types import Float32Array, Output
+from anydim.types import Float32Array, Item, Output
 
 _CHUNK: Final = 256  # pairs tokenised at a time, so that the engine starts while the rest are being read
 _BAR_FROM: Final = 1000  # pairs from which a progress bar is worth drawing
@@ -69,6 +70,7 @@ class Reranker:
         with progress_bar("Preparing the model", show_progress) as progress:
             self.card = find_model(loaded.model, progress)
         self.intake = ScoreIntake.of(self.card, loaded.model)
+        self.template = loaded.model.rerank_template
         self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
 
     def __enter__(self) -> Self:
@@ -86,6 +88,12 @@ class Reranker:
     def close(self) -> None:
         """Finish what is under way and free the model."""
         self._engine.close()
+
+    def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
+        """Items that this reranker's ``intake`` made; the future gets one Output an Item, an error in place of a score
+        where one pair failed. Cancelling it takes back what waits.
+        """
+        return self._engine.submit(items)
 
     @property
     def labels(self) -> tuple[str, ...]:

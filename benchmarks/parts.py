@@ -15,9 +15,10 @@ import numpy as np
 
 from anydim import Embedder
 from anydim.api.body import BodyDecoder
-from anydim.api.dialects.openai import _embed_request, _response
+from anydim.api.dialects.openai import answer_of, embed_request_of
 from anydim.api.dialects.openai_fields import EmbeddingRequest
-from anydim.api.vectors import Answer, Form
+from anydim.api.service import json_response
+from anydim.api.vectors import Answer
 from anydim.engine import wire
 from anydim.engine.engine import Engine
 from anydim.engine.metrics import Cause
@@ -39,7 +40,8 @@ def measure(folder: Path, corpus: Corpus) -> list[dict[str, Any]]:
     decoder = BodyDecoder(EmbeddingRequest, False)
     with Embedder(str(folder), show_progress=False) as embedder:
         intake, engine = embedder.intake, embedder._engine
-        wanted = [_embed_request(decoder.decode(body), ANY_TIME) for body in bodies]
+        asked = EmbeddingRequest(input="", encoding_format="base64")
+        wanted = [embed_request_of(decoder.decode(body), ANY_TIME) for body in bodies]
         items = [intake.prepare(each)[0] for each in wanted]
         outputs = [engine.submit([item]).result()[0] for item in items]
         answers = [Answer("model", [item], [output]) for item, output in zip(items, outputs, strict=True)]
@@ -54,7 +56,7 @@ def measure(folder: Path, corpus: Corpus) -> list[dict[str, Any]]:
                 "cross to the engine and back": _median(_cross, list(zip(items, outputs, strict=True))),
                 "queue": _median(lambda item: idle.submit([item]).result(), items),
                 "run": _median(lambda item: runner.finish(runner.start(pack([item]))), items),
-                "encode": _median(lambda answer: _response(answer, Form.JSON, True), answers),
+                "encode": _median(lambda answer: json_response(answer_of(answer, asked)), answers),
             }
         whole = _median(lambda text: embedder.embed([text], truncate="end"), texts)
     rows = [{"case": "parts", "part": name, "us": micros} for name, micros in found.items()]

@@ -1,29 +1,24 @@
-"""Embed: `anydim embed`, from files of texts to a file of vectors, with a bar while it runs and a line of figures.
+"""Embed: `anydim embed`, from files of texts to a file of vectors, and from batch files to their answers.
 
 It knows the command's words and the library; what a job is, is said in offline/.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from typing import Any
 
-import click
-
+from anydim.cli.job_report import Bar, drawn, tell
 from anydim.config import Settings, changed
 from anydim.deploy.pool import Pool, prepare
 from anydim.embedder import Embedder
-from anydim.errors import MissingExtra
-from anydim.offline.job import Done, EmbedJob, run_job
-from anydim.offline.records import count_records
-from anydim.progress import progress_bar
-
-Bar = AbstractContextManager[Callable[[Done], None]]
+from anydim.errors import ConfigError, MissingExtra
+from anydim.offline.batch import BatchWork
+from anydim.offline.embed import EmbedJob, EmbedWork, in_words
+from anydim.offline.job import Done, Job, check_output, run_job
 
 
-def run_embed(settings: Settings, job: EmbedJob, pool: Pool | None = None) -> int:
+def run_embed(settings: Settings, job: Job, pool: Pool | None = None) -> int:
     """Do it, and say what was done.
 
     Args:
@@ -37,27 +32,22 @@ def run_embed(settings: Settings, job: EmbedJob, pool: Pool | None = None) -> in
     Raises:
         AnydimError: as offline.job.run_job and deploy.ray_data.embed_on_ray.
     """
+    check_output(job)
     with_bar = settings.server.enable_tqdm
-    bar = _bar(count_records(job.inputs, job.reading), with_bar)
+    bar = drawn("Embedding", job, with_bar)
     model = {**changed(settings.model), **changed(settings.engine)}
-    try:
-        done = _here(model, job, bar, with_bar) if pool is None else _on_ray(model, job, bar, pool)
-    except KeyboardInterrupt:
-        click.echo("Stopped. The same command with --resume goes on with the last shard.", err=True)
-        raise
-    click.echo(
-        f"{done.rows:,} rows in {done.seconds:.1f}s ({_rate(done)}); vectors of {done.dim} {job.output_dtype.value} "
-        f"components in {job.output}"
-    )
-    if done.failed:
-        rows = "1 row has" if done.failed == 1 else f"{done.failed:,} rows have"
-        click.echo(f"{rows} no vector; {job.output}.errors.jsonl says why", err=True)
-    return 1 if done.failed else 0
-
-
-def _here(model: Mapping[str, Any], job: EmbedJob, bar: Bar, with_bar: bool) -> Done:
-    with Embedder(**model, show_progress=with_bar) as embedder, bar as show:
-        return run_job(embedder, job, show)
+    if not isinstance(job, EmbedJob):
+        if pool is not None:
+            raise ConfigError("batch files are answered in this process: leave --ray out")
+        with Embedder(**model, show_progress=with_bar) as embedder, bar as show:
+            done = run_job(BatchWork(embedder, job, settings.model.served_model_name), job, show)
+        return tell(done, job, "answers", "answer")
+    if pool is None:
+        with Embedder(**model, show_progress=with_bar) as embedder, bar as show:
+            done = run_job(EmbedWork(embedder, job), job, show)
+    else:
+        done = _on_ray(model, job, bar, pool)
+    return tell(done, job, in_words(done.dim, job.output_dtype), "vector")
 
 
 def _on_ray(model: Mapping[str, Any], job: EmbedJob, bar: Bar, pool: Pool) -> Done:
@@ -68,14 +58,3 @@ def _on_ray(model: Mapping[str, Any], job: EmbedJob, bar: Bar, pool: Pool) -> Do
         raise MissingExtra(f"--ray needs a package ({error.name}): pip install 'anydim[ray]'") from None
     with bar as show:
         return embed_on_ray(model, job, pool, show)
-
-
-@contextlib.contextmanager
-def _bar(total: int, wanted: bool) -> Iterator[Callable[[Done], None]]:
-    with progress_bar("Embedding", wanted, unit="rows") as draw:
-        yield lambda done: draw(_rate(done), done.rows, max(total, done.rows))
-
-
-def _rate(done: Done) -> str:
-    seconds = max(done.seconds, 1e-9)
-    return f"{done.texts / seconds:,.0f} texts/s, {done.tokens / seconds:,.0f} tokens/s"

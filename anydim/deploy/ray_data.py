@@ -28,10 +28,11 @@ from anydim.deploy.cluster import clear_errors, connected, quiet
 from anydim.deploy.pool import LOCAL, Pool
 from anydim.embedder import Embedder
 from anydim.errors import ComputeFailed, ConfigError, Unavailable
-from anydim.offline.job import Done, EmbedJob, all_shards, check_output, finish_job
+from anydim.offline.embed import EmbedJob, EmbedWork
+from anydim.offline.job import Done, all_shards, check_output, finish_job
 from anydim.offline.records import STDIN, read_records
-from anydim.offline.shard_work import Facts, ShardWork
-from anydim.offline.shards import Parts, arrow, encode_shard
+from anydim.offline.shard_work import Facts
+from anydim.offline.shards import Parts, arrow
 
 _LOG: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 2  # shards in an actor's hands: one is tokenised while the engine has the other
@@ -111,7 +112,7 @@ def _keep(row: Any, parts: Parts, done: Done) -> None:
 def _facts(settings: Mapping[str, Any], job: EmbedJob) -> Facts:
     """What the job has to do with the model on a machine of the cluster; runs there."""
     with Embedder(show_progress=False, **settings) as embedder:
-        return ShardWork(embedder, job).facts
+        return EmbedWork(embedder, job).facts
 
 
 class Tries:
@@ -137,7 +138,7 @@ class ShardActor:
             ConfigError: this machine would make other vectors than the job's first one.
         """
         self._embedder = Embedder(show_progress=False, **settings)
-        self._work = ShardWork(self._embedder, job)
+        self._work = EmbedWork(self._embedder, job)
         self._turn = threading.Lock()
         self._tries = tries
         _compare(facts.identity, self._work.facts.identity)
@@ -154,11 +155,11 @@ class ShardActor:
         shard = self._work.prepare(number, records)
         try:
             with self._turn:  # its batches must be its own
-                outputs = shard.outputs(self._work.submit(shard).result())
+                found = self._work.submit(shard).result()
         except Unavailable as error:  # the device is lost: another process may have better luck
             _LOG.critical("%s", error)
             os._exit(1)
-        data = encode_shard(shard.records, outputs, self._work.width)
+        data = self._work.encode(shard, found)
         return _row(number=number, rows=rows, texts=len(shard.items), tokens=shard.tokens, data=data.to_pybytes())
 
 

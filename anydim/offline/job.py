@@ -1,45 +1,37 @@
-"""Job: one call of `anydim embed`, from records to a file of vectors, a shard at a time.
+"""Job: one call of `anydim embed` or `anydim rerank`, from records to a file of what was made of them, by shards.
 
 A shard's texts are tokenised while the engine works on the shard before, sorted by length, and handed to the engine
 together and alone: its batches then depend on the shard and nothing else, so that a job that was stopped and goes on
-writes the same bytes. It knows an Embedder, records and shards; it knows no command line.
+writes the same bytes. It knows records, shards and a Work; it knows no models and no command line.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import msgspec
-
-from anydim.embedder import Embedder
 from anydim.errors import ConfigError
-from anydim.intake.request import InputType, Truncate
 from anydim.offline.records import Reading, Record, read_records
-from anydim.offline.shard_work import Facts, Shard, ShardWork
-from anydim.offline.shards import FORMATS, Failure, Parts, arrow, encode_shard, sha256_of
-from anydim.types import Output, OutputDtype
+from anydim.offline.shard_work import Facts, Shard, Work
+from anydim.offline.shards import FORMATS, Failure, Parts, arrow, sha256_of
+from anydim.types import Output
 
 _SHARD_CHARACTERS: Final = 16 << 20  # a shard of long texts ends sooner, so that memory stays flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedJob:
-    """What is asked for.
+class Job:
+    """What every kind of job is asked for.
 
     Attributes:
         inputs: files, folders, globs, addresses, or ``-``.
         output: the file to write; its end says the format, see shards.FORMATS.
         reading: how rows are read.
-        output_dim: components of each vector; None for the model's default.
-        output_dtype: how vectors are written.
-        instruction, prompt_name, input_type: what goes before the texts, as the server takes them.
-        truncate: what happens to texts that are too long; ``none`` makes them errors.
         shard_texts: most texts of a shard: what a crash may lose.
         resume: go on with an unfinished job.
         overwrite: begin anew where an output or an unfinished job is.
@@ -48,15 +40,18 @@ class EmbedJob:
     inputs: Sequence[str]
     output: Path
     reading: Reading = field(default_factory=Reading)
-    output_dim: int | None = None
-    output_dtype: OutputDtype = OutputDtype.FLOAT32
-    instruction: str | None = None
-    prompt_name: str | None = None
-    input_type: InputType | None = None
-    truncate: Truncate = Truncate.NONE
     shard_texts: int = 8192
     resume: bool = False
     overwrite: bool = False
+
+    def reading_facts(self) -> dict[str, Any]:
+        """What of the reading changes the output."""
+        return {
+            **self.reading.take.facts(),
+            "keep_columns": list(self.reading.keep),
+            "input_format": self.reading.format,
+            "shard_texts": self.shard_texts,
+        }
 
 
 @dataclass(slots=True)
@@ -66,8 +61,8 @@ class Done:
     Attributes:
         earlier_rows: rows that earlier runs have done.
         own_rows: rows that this run has done.
-        failed: rows without a vector.
-        texts: texts embedded by this run.
+        failed: rows of which nothing was made.
+        texts: texts (or pairs) that this run has given to the engine.
         tokens: tokens of these.
         seconds: since the run began.
         dim: components of a vector.
@@ -89,28 +84,27 @@ class Done:
         return self.earlier_rows + self.own_rows
 
 
-def run_job(embedder: Embedder, job: EmbedJob, progress: Callable[[Done], None]) -> Done:
+def run_job(work: Work, job: Job, progress: Callable[[Done], None]) -> Done:
     """Do the job; beside the output it leaves OUTPUT.manifest.json, and OUTPUT.errors.jsonl where rows failed.
 
     Args:
-        embedder: the model.
+        work: the model, and what is made of a shard.
         job: what is asked for.
         progress: called after every shard.
 
     Raises:
         ConfigError: the output does not fit, or something is in its way.
-        InvalidRequest: an input cannot be read at all, or a field is refused.
+        InvalidRequest: an input cannot be read at all.
         MissingExtra: a package is missing.
     """
     check_output(job)
-    work = ShardWork(embedder, job)  # refuses wrong fields before any file is read
     parts = Parts(job.output)
     records = read_records(job.inputs, job.reading)
     finished = parts.open(work.facts.identity, job.resume, job.overwrite)
     done = Done(dim=work.facts.dim)
     began = time.perf_counter()
-    for shard, outputs in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
-        parts.put(shard.number, encode_shard(shard.records, outputs, work.width))
+    for shard, found in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
+        parts.put(shard.number, work.encode(shard, found))
         done.own_rows += len(shard.records)
         done.texts += len(shard.items)
         done.tokens += shard.tokens
@@ -121,7 +115,7 @@ def run_job(embedder: Embedder, job: EmbedJob, progress: Callable[[Done], None])
     return done
 
 
-def check_output(job: EmbedJob) -> None:
+def check_output(job: Job) -> None:
     """Whether the output can be written at all, before any work is done.
 
     Raises:
@@ -134,7 +128,7 @@ def check_output(job: EmbedJob) -> None:
 
 
 def all_shards(
-    records: Iterable[Record], job: EmbedJob, parts: Parts, finished: Container[int]
+    records: Iterable[Record], job: Job, parts: Parts, finished: Container[int]
 ) -> Iterator[tuple[int, list[Record], bool]]:
     """Every shard of the input with its number, and whether it is there already.
 
@@ -148,7 +142,7 @@ def all_shards(
         yield number, shard, is_there
 
 
-def finish_job(job: EmbedJob, parts: Parts, facts: Facts, done: Done) -> None:
+def finish_job(job: Job, parts: Parts, facts: Facts, done: Done) -> None:
     """Put the shards together, write what stands beside the output, and forget them.
 
     Raises:
@@ -176,22 +170,21 @@ def _unfinished(shards: Iterable[tuple[int, list[Record], bool]], done: Done) ->
 
 
 def _shards(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
-    """Records in lists of so many, or of so many characters; the input alone decides where one ends."""
+    """Records in lists of so many texts, or of so many characters; the input alone decides where one ends."""
     shard: list[Record] = []
-    size = 0
+    texts = size = 0
     for record in records:
         shard.append(record)
-        size += len(record.text)
-        if len(shard) >= most or size >= _SHARD_CHARACTERS:
+        texts += max(1, len(record.texts))
+        size += sum(map(len, record.texts))
+        if texts >= most or size >= _SHARD_CHARACTERS:
             yield shard
-            shard, size = [], 0
+            shard, texts, size = [], 0, 0
     if shard:
         yield shard
 
 
-def _through(
-    work: ShardWork, pending: Iterator[tuple[int, list[Record]]]
-) -> Iterator[tuple[Shard, Mapping[int, Output]]]:
+def _through(work: Work, pending: Iterator[tuple[int, list[Record]]]) -> Iterator[tuple[Shard, Sequence[Output]]]:
     """Each shard with its Outputs. While the engine has one, the next is tokenised and the one before is written."""
     shards = (work.prepare(number, records) for number, records in pending)
     with ThreadPoolExecutor(1, "anydim-tokenise") as pool:
@@ -210,19 +203,19 @@ def _through(
             raise
 
 
-def _finished(running: tuple[Shard, Future[list[Output]]] | None) -> list[tuple[Shard, Mapping[int, Output]]]:
+def _finished(running: tuple[Shard, Future[list[Output]]] | None) -> list[tuple[Shard, Sequence[Output]]]:
     if running is None:
         return []
     shard, future = running
-    return [(shard, shard.outputs(future.result()))]
+    return [(shard, future.result())]
 
 
-def _leave(job: EmbedJob, facts: Facts, done: Done, failures: Sequence[Failure]) -> None:
+def _leave(job: Job, facts: Facts, done: Done, failures: Sequence[Failure]) -> None:
     """The manifest, and the errors where there are any."""
     errors = job.output.with_name(job.output.name + ".errors.jsonl")
     errors.unlink(missing_ok=True)
     if failures:
-        errors.write_bytes(b"".join(msgspec.json.encode(failure) + b"\n" for failure in failures))
+        errors.write_bytes(b"".join(failure.line() for failure in failures))
     manifest = {
         **facts.identity,
         "revision": facts.revision,

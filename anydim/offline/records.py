@@ -1,7 +1,8 @@
 """Records: files, globs, folders, addresses and standard input -> texts, one at a time, with the columns to keep.
 
 JSONL, CSV, Parquet and plain text (one text a line), compressed or not, wherever fsspec reads. What has no text becomes
-a record that says why, and the rest goes on. It knows files; it knows no tokens, vectors or outputs.
+a record that says why, and the rest goes on. It knows files; it knows no tokens, vectors or outputs, and not which
+fields are wanted: a Take does.
 """
 
 from __future__ import annotations
@@ -15,17 +16,61 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from anydim.errors import InvalidRequest, MissingExtra
 
 Format = Literal["auto", "jsonl", "csv", "parquet", "text"]
+Fields = Mapping[str, Any]
+
+
+class Take(Protocol):
+    """What is taken from the fields of a row."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The fields that it may read; a header must have one of them."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What it takes, for the job's manifest."""
+        ...
+
+    def __call__(self, fields: Fields) -> tuple[str, ...]:
+        """The texts of a row.
+
+        Raises:
+            InvalidRequest: they are not there, or are no texts.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OneText:
+    """A Take of the text in one field."""
+
+    column: str = "text"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """See Take."""
+        return (self.column,)
+
+    def facts(self) -> dict[str, Any]:
+        """See Take."""
+        return {"column": self.column}
+
+    def __call__(self, fields: Fields) -> tuple[str, ...]:
+        """See Take."""
+        return (text_of(fields.get(self.column), self.column),)
+
 
 STDIN: Final = "-"
 _ROWS: Final = 256  # Parquet rows in memory at a time
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+_NO_LINES: Final = ".zst"  # whose reader gives bytes, but no lines
 _SUFFIXES: Final = MappingProxyType(
     {
         ".jsonl": "jsonl",
@@ -43,12 +88,12 @@ class Reading:
     """How rows are read.
 
     Attributes:
-        column: the field with the text; lines of plain text have no fields.
+        take: which fields of a row are its texts; lines of plain text have one field, the last that it may read.
         keep: fields that go along to the output.
         format: what the files are; ``auto`` goes by their names, and for standard input by its first character.
     """
 
-    column: str = "text"
+    take: Take = field(default_factory=OneText)
     keep: Sequence[str] = ()
     format: Format = "auto"
 
@@ -60,19 +105,24 @@ class Record:
     Attributes:
         row: its number through all inputs, from 0.
         where: file and line or row, for people.
-        text: its text, empty where there is none.
-        problem: why it has no text; empty where it has one.
+        texts: what was taken from it; empty where there is a problem.
+        problem: why it has no texts; empty where it has.
         kept: the fields to keep.
     """
 
     row: int
     where: str
-    text: str
+    texts: tuple[str, ...]
     problem: str = ""
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    kept: Fields = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The first of its texts, empty where there is none."""
+        return self.texts[0] if self.texts else ""
 
 
-Row = Mapping[str, Any] | str
+Row = Fields | str
 """The fields of a row, or what is wrong with it."""
 
 
@@ -121,19 +171,30 @@ def _numbered(sources: Sequence[_Source], reading: Reading) -> Iterator[Record]:
 
 def _record(number: int, where: str, row: Row, reading: Reading) -> Record:
     if isinstance(row, str):
-        return Record(number, where, "", row, dict.fromkeys(reading.keep))
+        return Record(number, where, (), row, dict.fromkeys(reading.keep))
     kept = {name: row.get(name) for name in reading.keep}
-    text = row.get(reading.column)
-    if not isinstance(text, str):
-        found = "is missing" if text is None else f"is no text but {type(text).__name__}"
-        return Record(number, where, "", f"{reading.column} {found}", kept)
-    if not text.strip():
-        return Record(number, where, "", f"{reading.column} is empty", kept)
     try:
-        text.encode()
+        return Record(number, where, reading.take(row), "", kept)
+    except InvalidRequest as problem:
+        return Record(number, where, (), problem.message, kept)
+
+
+def text_of(value: Any, name: str) -> str:
+    """A field's value, where it is a text that can be read.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if not isinstance(value, str):
+        found = "is missing" if value is None else f"is no text but {type(value).__name__}"
+        raise InvalidRequest(f"{name} {found}", name)
+    if not value.strip():
+        raise InvalidRequest(f"{name} is empty", name)
+    try:
+        value.encode()
     except UnicodeEncodeError:
-        return Record(number, where, "", f"{reading.column} is not UTF-8", kept)
-    return Record(number, where, text, "", kept)
+        raise InvalidRequest(f"{name} is not UTF-8", name) from None
+    return value
 
 
 def _sources(given: str, wanted: Format) -> list[_Source]:
@@ -198,8 +259,8 @@ def _opened(source: _Source) -> Iterator[io.BufferedReader]:
         file = source.files.open(source.path, "rb", compression="infer")
     except (ImportError, ValueError, OSError) as error:
         raise InvalidRequest(f"{source.name} cannot be opened: {error}", "inputs") from error
-    with file:
-        yield file
+    with file, io.BufferedReader(file) if source.path.lower().endswith(_NO_LINES) else file as lines:
+        yield lines
 
 
 def _read_jsonl(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
@@ -216,8 +277,9 @@ def _read_csv(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     rows = csv.DictReader(text)
     try:
-        if reading.column not in (rows.fieldnames or ()):
-            yield f"the header has no column {reading.column}; it has {', '.join(rows.fieldnames or ()) or 'none'}"
+        found = rows.fieldnames or ()
+        if not set(reading.take.columns) & set(found):
+            yield f"the header has no column {' or '.join(reading.take.columns)}; it has {', '.join(found) or 'none'}"
             return
         yield from rows
     except csv.Error as error:
@@ -232,7 +294,7 @@ def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
 
     try:
         table = parquet.ParquetFile(file)
-        wanted = [name for name in (reading.column, *reading.keep) if name in table.schema_arrow.names]
+        wanted = [name for name in (*reading.take.columns, *reading.keep) if name in table.schema_arrow.names]
         for batch in table.iter_batches(_ROWS, columns=wanted):
             yield from batch.to_pylist()
     except pa.ArrowException as error:
@@ -241,7 +303,7 @@ def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
 
 def _read_text(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
     for line in file:
-        yield {reading.column: line.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")}
+        yield {reading.take.columns[-1]: line.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")}
 
 
 def _package(name: str) -> Any:

@@ -1,33 +1,48 @@
-"""Shard work: what `anydim embed` does with one shard, from its records to vectors, with a model in this process.
+"""Shard work: what every kind of job does with one shard, from its records to the bytes of its part of the output.
 
-It knows an Embedder and records; it knows no files, and not which shard comes next.
+A shard's texts are tokenised in chunks, put into an order, and handed to the engine together and alone. It knows models
+in this process and records; it knows no files, not which shard comes next, and not what is made of the Outputs.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 
-from anydim.embedder import Embedder
+from anydim.engine.wire import Started
 from anydim.errors import AnydimError
-from anydim.intake.request import EmbedRequest
+from anydim.models.card import ModelCard
 from anydim.offline.records import Record
-from anydim.offline.shards import Width, sha256_of
+from anydim.offline.shards import sha256_of
 from anydim.types import Item, Output, Priority, Terms
 from anydim.version import VERSION
 
-if TYPE_CHECKING:
-    from anydim.offline.job import EmbedJob
-
-_CHUNK: Final = 256  # texts tokenised at once; a refused one has its chunk done again one by one
+CHUNK: Final = 256  # texts tokenised at once; a refused one has its chunk done again one by one
+TERMS: Final = Terms(priority=Priority.LOW)  # all in one lane, in the order in which they are handed over
 _MODEL_FILES: Final = ("config.json", "tokenizer.json", "model.safetensors.index.json")  # read in no time
-_TERMS: Final = Terms(priority=Priority.LOW)  # all in one lane, in the order in which they are handed over
+
+Made = Sequence[Item] | AnydimError
+"""The Items of one record, or why there are none."""
+
+Gained = Sequence[Output] | AnydimError
+"""The Outputs of one record, in the order of its Items, or why there are none."""
+
+
+class LocalModel(Protocol):
+    """An Embedder or a Reranker."""
+
+    card: ModelCard
+    started: Started
+
+    def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
+        """See Embedder."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +50,8 @@ class Facts:
     """What a job has to do with one model on one machine.
 
     Attributes:
-        dim: components of a vector.
-        identity: everything that the vectors depend on; where it is the same they have the same bytes.
+        dim: components of a vector; 1 of a score.
+        identity: everything that the output depends on; where it is the same it has the same bytes.
         revision: of the model on the hub, where it came from there.
     """
 
@@ -52,105 +67,105 @@ class Shard:
     Attributes:
         number: of the shard.
         records: its rows.
-        places: of the texts that the engine gets, in the order in which it gets them.
-        items: these texts.
-        failed: what is wrong with other texts, by place.
+        items: what the engine gets.
+        owners: of each Item, the place of its record and its own place there.
+        refused: what is wrong with records without Items, by place.
     """
 
     number: int
     records: Sequence[Record]
-    places: Sequence[int]
     items: Sequence[Item]
-    failed: Mapping[int, Output]
+    owners: Sequence[tuple[int, int]]
+    refused: Mapping[int, AnydimError]
 
     @property
     def tokens(self) -> int:
         """Tokens of all texts."""
         return sum(len(item.ids) for item in self.items)
 
-    def outputs(self, found: Sequence[Output]) -> Mapping[int, Output]:
-        """What the engine made of the items, and what was wrong with other texts, by place."""
-        return {**self.failed, **dict(zip(self.places, found, strict=True))}
+    def gained(self, found: Sequence[Output]) -> dict[int, Gained]:
+        """What the engine made of each record that has texts, by place; one failed text fails its record."""
+        parts: dict[int, dict[int, Output]] = {}
+        for (place, index), output in zip(self.owners, found, strict=True):
+            parts.setdefault(place, {})[index] = output
+        gained: dict[int, Gained] = dict(self.refused)
+        for place, outputs in parts.items():
+            failed = next((output.error for output in outputs.values() if output.error is not None), None)
+            gained[place] = failed or [outputs[index] for index in range(len(outputs))]
+        return gained
 
 
-class ShardWork:
-    """A job's work on one shard at a time, with a model in this process."""
+class Work(Protocol):
+    """One kind of job, with a model in this process."""
 
-    def __init__(self, embedder: Embedder, job: EmbedJob) -> None:
-        """Check the job against the model.
-
-        Raises:
-            InvalidRequest: a field is refused.
-        """
-        self._embedder = embedder
-        self._request = _request(job)
-        (probe,) = embedder.intake.prepare(replace(self._request, inputs=["a"]))
-        folder = embedder.card.folder
-        self.facts = Facts(
-            dim=probe.dim,
-            identity=_identity(embedder, job, probe.dim),
-            revision=folder.name if folder.parent.name == "snapshots" else None,
-        )
-        self.width = Width(job.output_dtype, job.output_dtype.stored(probe.dim))
+    facts: Facts
 
     def prepare(self, number: int, records: Sequence[Record]) -> Shard:
-        """Tokenise a shard, the longest texts first, so that texts of a batch have about one length."""
-        good = [place for place, record in enumerate(records) if not record.problem]
-        items: dict[int, Item] = {}
-        failed: dict[int, Output] = {}
-        for start in range(0, len(good), _CHUNK):
-            chunk = good[start : start + _CHUNK]
-            for place, found in zip(chunk, self._tokenised([records[one].text for one in chunk]), strict=True):
-                if isinstance(found, Item):
-                    items[place] = found
-                else:
-                    failed[place] = Output(np.empty(0, np.float32), error=found)
-        places = sorted(items, key=lambda place: -len(items[place].ids))
-        return Shard(number, records, places, [items[place] for place in places], failed)
+        """Tokenise a shard."""
+        ...
 
     def submit(self, shard: Shard) -> Future[list[Output]]:
         """Hand a shard to the engine, which must have nothing else to do: so its batches depend on the shard alone."""
-        return self._embedder.submit(shard.items)
+        ...
 
-    def _tokenised(self, texts: Sequence[str]) -> Sequence[Item | AnydimError]:
-        """An Item a text, or why there is none: all at once, and one by one where one of them is refused."""
-        try:
-            return self._embedder.intake.prepare(replace(self._request, inputs=texts))
-        except AnydimError as error:
-            if len(texts) == 1:
-                return [error]
-            return [self._tokenised([text])[0] for text in texts]
+    def encode(self, shard: Shard, found: Sequence[Output]) -> Any:
+        """The shard's part of the output, as the bytes of an Arrow file."""
+        ...
 
 
-def _request(job: EmbedJob) -> EmbedRequest:
-    return EmbedRequest(
-        inputs=[],
-        output_dim=job.output_dim,
-        output_dtype=job.output_dtype,
-        instruction=job.instruction,
-        prompt_name=job.prompt_name,
-        input_type=job.input_type,
-        truncate=job.truncate,
-        terms=_TERMS,
-    )
+def shard_of(
+    number: int,
+    records: Sequence[Record],
+    make: Callable[[Sequence[Record]], Sequence[Made]],
+    order: Callable[[int, Item], Any],
+) -> Shard:
+    """Tokenise the records that have texts, chunk by chunk.
+
+    Args:
+        number: of the shard.
+        records: its rows.
+        make: Items of some records, one entry a record.
+        order: by what Items are sorted: of the place of its record, and the Item.
+    """
+    made: dict[int, Sequence[Item]] = {}
+    refused: dict[int, AnydimError] = {}
+    for chunk in _chunks(records):
+        for place, found in zip(chunk, make([records[one] for one in chunk]), strict=True):
+            if isinstance(found, AnydimError):
+                refused[place] = found
+            else:
+                made[place] = found
+    rows = [(place, index, item) for place, items in made.items() for index, item in enumerate(items)]
+    rows.sort(key=lambda row: order(row[0], row[2]))
+    items, owners = [item for _, _, item in rows], [(place, index) for place, index, _ in rows]
+    return Shard(number, records, items, owners, refused)
 
 
-def _identity(embedder: Embedder, job: EmbedJob, dim: int) -> dict[str, Any]:
-    """What must be the same for a job to go on: everything that the vectors depend on."""
-    card, started = embedder.card, embedder.started
-    return {
+def one_by_one(
+    make: Callable[[Sequence[Record]], Sequence[Sequence[Item]]], records: Sequence[Record]
+) -> Sequence[Made]:
+    """What ``make`` makes of records at once, or one by one where one of them is refused."""
+    try:
+        return make(records)
+    except AnydimError as error:
+        if len(records) == 1:
+            return [error]
+        return [one_by_one(make, [record])[0] for record in records]
+
+
+def facts_of(model: LocalModel, dim: int, asked: Mapping[str, Any]) -> Facts:
+    """The facts of a job.
+
+    Args:
+        model: what runs.
+        dim: components of a vector.
+        asked: what was asked for and changes the output.
+    """
+    card, started = model.card, model.started
+    identity = {
         "model": card.name,
         "model_sha256": {name: sha256_of(card.folder / name) for name in _MODEL_FILES if (card.folder / name).exists()},
-        "dim": dim,
-        "output_dtype": job.output_dtype.value,
-        "instruction": job.instruction,
-        "prompt_name": job.prompt_name,
-        "input_type": job.input_type and job.input_type.value,
-        "truncate": job.truncate.value,
-        "column": job.reading.column,
-        "keep_columns": list(job.reading.keep),
-        "input_format": job.reading.format,
-        "shard_texts": job.shard_texts,
+        **asked,
         "device": started.device,
         "dtype": started.dtype,
         "batch_tokens": started.batch_tokens,
@@ -159,3 +174,19 @@ def _identity(embedder: Embedder, job: EmbedJob, dim: int) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+    revision = card.folder.name if card.folder.parent.name == "snapshots" else None
+    return Facts(dim=dim, identity=identity, revision=revision)
+
+
+def _chunks(records: Sequence[Record]) -> list[list[int]]:
+    """Places of the records with texts, in runs of about so many texts."""
+    chunks: list[list[int]] = [[]]
+    size = 0
+    for place, record in enumerate(records):
+        if not record.problem:
+            chunks[-1].append(place)
+            size += len(record.texts)
+            if size >= CHUNK:
+                chunks.append([])
+                size = 0
+    return [chunk for chunk in chunks if chunk]

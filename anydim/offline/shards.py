@@ -9,25 +9,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from anydim.errors import ConfigError, MissingExtra
+from anydim.errors import AnydimError, ConfigError, MissingExtra
 from anydim.offline.records import Record
 from anydim.types import Output, OutputDtype
 
 FORMATS: Final = (".parquet", ".jsonl", ".npy", ".arrow", ".lance")
 """What an output may be, by the end of its name."""
+
+VECTOR, SCORE, LINE = "embedding", "score", "line"
+"""The column of what was made: vectors, scores, or whole lines of an output that is nothing else."""
 
 _TEXTS, _FAILURES = b"anydim.texts", b"anydim.failures"
 _JOB: Final = "job.json"
@@ -35,11 +39,36 @@ _JOB: Final = "job.json"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row without a vector: its number, where it stands, and why."""
+    """A row that failed.
+
+    Attributes:
+        row: its number.
+        where: where it stands.
+        error: why.
+        entry: what stands in the errors file in place of these three, or None.
+    """
 
     row: int
     where: str
     error: str
+    entry: Any = None
+
+    @classmethod
+    def among(cls, records: Sequence[Record], gained: Mapping[int, object]) -> list[Self]:
+        """One for each record with a problem, or with an error in place of what was gained from it."""
+        found = []
+        for place, record in enumerate(records):
+            error = gained.get(place)
+            if isinstance(error, AnydimError):
+                found.append(cls(record.row, record.where, error.message))
+            elif record.problem:
+                found.append(cls(record.row, record.where, record.problem))
+        return found
+
+    def line(self) -> bytes:
+        """Its line in the errors file."""
+        told = self.entry or {"row": self.row, "where": self.where, "error": self.error}
+        return msgspec.json.encode(told) + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +163,28 @@ class Parts:
         return pa.schema(fields)
 
 
-def encode_shard(records: Sequence[Record], outputs: Mapping[int, Output], width: Width) -> Any:
-    """A shard as the bytes of an Arrow file: the rows of ``outputs``, by place among the records; the others failed.
+def encode_shard(
+    records: Sequence[Record], rows: Sequence[int], columns: Mapping[str, Any], failures: Sequence[Failure]
+) -> Any:
+    """A shard as the bytes of an Arrow file.
+
+    Args:
+        records: all of its rows.
+        rows: the place of the record that each row of the output comes from.
+        columns: what these rows hold beside their number and the kept fields.
+        failures: what is wrong with other records.
 
     Raises:
         MissingExtra: a package is missing.
     """
     pa = arrow()
-    good = [place for place in range(len(records)) if place in outputs and outputs[place].error is None]
-    failures = [_failure(record, outputs.get(place)) for place, record in enumerate(records)]
-    columns: dict[str, Any] = {"row": pa.array([records[place].row for place in good], pa.int64())}
+    every: dict[str, Any] = {"row": pa.array([records[place].row for place in rows], pa.int64())}
     for name in records[0].kept:
-        columns[name] = _column([records[place].kept[name] for place in good])
-    columns |= _vectors([outputs[place] for place in good], width)
-    known = [msgspec.to_builtins(failure) for failure in failures if failure is not None]
+        every[name] = _column([records[place].kept[name] for place in rows])
+    every |= columns
+    known = [msgspec.to_builtins(failure) for failure in failures]
     meta = {_TEXTS: digest(records).encode(), _FAILURES: json.dumps(known).encode()}
-    table = pa.table(columns).replace_schema_metadata(meta)
+    table = pa.table(every).replace_schema_metadata(meta)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -160,7 +195,7 @@ def digest(records: Iterable[Record]) -> str:
     """A hash of the records' texts and what was wrong with them."""
     found = hashlib.blake2b(digest_size=16)
     for record in records:
-        found.update(msgspec.json.encode([record.row, record.text, record.problem]))
+        found.update(msgspec.json.encode([record.row, record.texts, record.problem]))
     return found.hexdigest()
 
 
@@ -189,13 +224,6 @@ def arrow() -> Any:
     return pa
 
 
-def _failure(record: Record, output: Output | None) -> Failure | None:
-    if output is not None and output.error is None:
-        return None
-    why = record.problem or (output.error.message if output is not None and output.error is not None else "")
-    return Failure(record.row, record.where, why)
-
-
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     differs = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if differs:
@@ -217,14 +245,18 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(msgspec.to_builtins(value, str_keys=True))
 
 
-def _vectors(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
-    """A column of vectors of one length, and where the type has one, a column of scales."""
+def vector_columns(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
+    """A column of vectors of one length, and where the type has one, a column of scales.
+
+    Raises:
+        MissingExtra: a package is missing.
+    """
     pa = arrow()
     values = np.array([output.values for output in outputs], width.dtype.numpy).reshape(len(outputs), width.stored)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width.stored)
     if not width.dtype.has_scale:
-        return {"embedding": lists}
-    return {"embedding": lists, "scale": pa.array([output.scale for output in outputs], pa.float32())}
+        return {VECTOR: lists}
+    return {VECTOR: lists, "scale": pa.array([output.scale for output in outputs], pa.float32())}
 
 
 Tables = Callable[[], Iterator[Any]]
@@ -252,27 +284,37 @@ def _write_arrow(path: Path, schema: Any, tables: Tables, rows: int) -> None:
 def _write_jsonl(path: Path, schema: Any, tables: Tables, rows: int) -> None:
     with path.open("wb") as file:
         for table in tables():
+            if LINE in table.column_names:
+                file.writelines(table.column(LINE).to_pylist())
+                continue
+            if VECTOR not in table.column_names:
+                file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in table.to_pylist())
+                continue
             vectors = _matrix(table)
-            others = table.drop_columns(["embedding"]).to_pylist()
+            others = table.drop_columns([VECTOR]).to_pylist()
             for row, vector in zip(others, vectors, strict=True):
                 scale = {"scale": row.pop("scale")} if "scale" in row else {}
-                line = {**row, "embedding": vector, **scale}
+                line = {**row, VECTOR: vector, **scale}
                 file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
 
 def _write_npy(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    """Row i of the matrix is row i of the input; those that failed are zeros."""
-    kind = schema.field("embedding").type
-    dtype = np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<")
+    """Row i is row i of the input; those that failed are zeros among vectors, and NaN among scores."""
+    is_vector = VECTOR in schema.names
+    kind = schema.field(VECTOR if is_vector else SCORE).type
+    dtype = np.dtype((kind.value_type if is_vector else kind).to_pandas_dtype()).newbyteorder("<")
+    shape = (rows, kind.list_size) if is_vector else (rows,)
     with path.open("wb") as file:  # a name without .npy at its end
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, kind.list_size)})
-        begin, size = file.tell(), dtype.itemsize * kind.list_size
-        file.truncate(begin + rows * size)
-    matrix = np.memmap(path, dtype, "r+", begin, (rows, kind.list_size))
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+        begin = file.tell()
+        file.truncate(begin + dtype.itemsize * math.prod(shape))
+    array = np.memmap(path, dtype, "r+", begin, shape)
+    if not is_vector:
+        array[:] = np.nan
     for table in tables():
-        matrix[table.column("row").to_numpy()] = _matrix(table)
-    matrix.flush()
+        array[table.column("row").to_numpy()] = _matrix(table) if is_vector else table.column(SCORE).to_numpy()
+    array.flush()
 
 
 def _write_lance(path: Path, schema: Any, tables: Tables, rows: int) -> None:
@@ -292,7 +334,7 @@ def _write_lance(path: Path, schema: Any, tables: Tables, rows: int) -> None:
 
 
 def _matrix(table: Any) -> NDArray[Any]:
-    column = table.column("embedding").combine_chunks()
+    column = table.column(VECTOR).combine_chunks()
     size = column.type.list_size
     found: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
     return found

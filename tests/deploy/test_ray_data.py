@@ -19,7 +19,8 @@ from anydim.cli.main import make_program
 from anydim.deploy.pool import Pool
 from anydim.deploy.ray_data import embed_on_ray
 from anydim.errors import ConfigError, InvalidRequest
-from anydim.offline.job import Done, EmbedJob, run_job
+from anydim.offline.embed import EmbedJob, EmbedWork
+from anydim.offline.job import Done, run_job
 from anydim.offline.records import Reading
 from tests.deploy.conftest import processes_named, wait_until
 
@@ -56,7 +57,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> EmbedJob:
 @pytest.fixture(scope="module")
 def wanted(embedder: Embedder, job: EmbedJob) -> dict[str, bytes]:
     """What the job leaves without a cluster, by the ends of the files' names."""
-    run_job(embedder, job, lambda done: None)
+    run_job(EmbedWork(embedder, job), job, lambda done: None)
     return taken(job)
 
 
@@ -77,7 +78,7 @@ def test_an_actor_that_is_killed_changes_nothing(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_job(embedder, job, stop)
+        run_job(EmbedWork(embedder, job), job, stop)
     parts = Path(f"{job.output}.parts")
     (parts / "shard-000001.arrow").unlink()  # actors finish in any order
     there = len(list(parts.glob("shard-*")))
@@ -116,7 +117,7 @@ def test_ctrl_c_cleans_up_and_the_job_goes_on_without_a_cluster(
     assert "--resume goes on" in said
     assert wait_until(lambda: not processes_named(ACTOR))
     assert list(parts.glob("shard-*"))
-    run_job(embedder, replace(job, resume=True), lambda done: None)
+    run_job(EmbedWork(embedder, job), replace(job, resume=True), lambda done: None)
     assert taken(job) == wanted
 
 

@@ -20,8 +20,9 @@ import pytest
 
 from anydim import Embedder
 from anydim.errors import ConfigError, InvalidRequest, MissingExtra
-from anydim.intake.request import Truncate
-from anydim.offline.job import Done, EmbedJob, run_job
+from anydim.intake.request import InputType, Truncate
+from anydim.offline.embed import EmbedJob, EmbedWork
+from anydim.offline.job import Done, run_job
 from anydim.offline.records import Reading
 from anydim.types import OutputDtype
 from tests.shelf import Shelf
@@ -46,7 +47,7 @@ def source(tmp_path: Path) -> Path:
 
 def run(embedder: Embedder, source: Path, output: str, **more: Any) -> tuple[Path, Done]:
     job = EmbedJob(inputs=[str(source)], output=source.parent / output, reading=READING, shard_texts=10, **more)
-    return job.output, run_job(embedder, job, lambda done: None)
+    return job.output, run_job(EmbedWork(embedder, job), job, lambda done: None)
 
 
 def as_table(path: Path) -> Any:
@@ -86,6 +87,15 @@ def test_every_output_type(embedder: Embedder, source: Path, dtype: OutputDtype)
         np.testing.assert_allclose(found, wanted, atol=2e-3)
     else:  # a component between two levels may fall to either side in another batch
         assert (found == wanted).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "asked", [{"instruction": "Find the law"}, {"prompt_name": "query"}, {"input_type": InputType.QUERY}]
+)
+def test_what_goes_before_the_texts(embedder: Embedder, source: Path, asked: dict[str, Any]) -> None:
+    output, _ = run(embedder, source, "out.npy", **asked)
+    np.testing.assert_allclose(np.load(output), embedder.embed(TEXTS, **asked), atol=1e-6)
+    assert np.abs(np.load(output) - embedder.embed(TEXTS)).max() > 1e-3
 
 
 def test_a_matrix_has_the_rows_of_the_input(embedder: Embedder, source: Path) -> None:
@@ -130,10 +140,10 @@ def test_a_job_that_goes_on_writes_the_same_bytes(embedder: Embedder, source: Pa
 
     job = EmbedJob(inputs=[str(source)], output=whole, reading=READING, shard_texts=10)
     with pytest.raises(KeyboardInterrupt):
-        run_job(embedder, job, stop)
+        run_job(EmbedWork(embedder, job), job, stop)
     assert not whole.exists()
     with pytest.raises(ConfigError, match="--resume"):
-        run_job(embedder, job, lambda done: None)
+        run_job(EmbedWork(embedder, job), job, lambda done: None)
     _, done = run(embedder, source, name, resume=True)
     assert 0 < done.texts < len(TEXTS)
     assert (whole.read_bytes(), Path(f"{whole}.manifest.json").read_bytes()) == wanted
@@ -145,7 +155,7 @@ def test_another_job_or_input_does_not_go_on(embedder: Embedder, source: Path) -
 
     job = EmbedJob(inputs=[str(source)], output=source.parent / "out.parquet", reading=READING, shard_texts=10)
     with pytest.raises(KeyboardInterrupt):
-        run_job(embedder, job, stop)
+        run_job(EmbedWork(embedder, job), job, stop)
     with pytest.raises(ConfigError, match="dim was 64 and is 32"):
         run(embedder, source, "out.parquet", resume=True, output_dim=32)
     source.write_text(source.read_text().replace("Beijing", "Peking"))

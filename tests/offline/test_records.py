@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,7 +54,15 @@ def test_rows_of_every_kind_are_the_same(write: Callable[[Path], None], tmp_path
     assert found[1].where == f"{path}:2"
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", zstandard.ZstdCompressor().compress),
+    ],
+)
 def test_packed_files(suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
     (tmp_path / f"a.txt{suffix}").write_bytes(pack(b"first\nsecond\r\n"))
     assert texts(list(read_records([str(tmp_path / f"a.txt{suffix}")], Reading()))) == ["first", "second"]

@@ -107,7 +107,7 @@ class OpenAIRoutes:
             speaks(request, Dialect.JINA)
         job, answer = await self._service.run(request, self._prepare, body)
         large = answer.components > _SMALL_ANSWER
-        return await in_thread_if(large, _response, answer, form, _is_base64(job.wanted))
+        return await in_thread_if(large, _response, answer, form, job.wanted)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
@@ -122,7 +122,7 @@ class OpenAIRoutes:
     def _prepare(self, request: Request, body: bytes) -> Job[EmbeddingRequest]:
         wanted = self._decoder.decode(body)
         terms = terms_of(request, wanted.priority, wanted.timeout)
-        return self._service.embed(wanted, wanted.model, _embed_request(wanted, terms))
+        return self._service.embed(wanted, wanted.model, embed_request_of(wanted, terms))
 
 
 def _info(served: ServedModel, name: str) -> ModelInfo:
@@ -144,7 +144,12 @@ def _info(served: ServedModel, name: str) -> ModelInfo:
     return info
 
 
-def _embed_request(wanted: EmbeddingRequest, terms: Terms) -> EmbedRequest:
+def embed_request_of(wanted: EmbeddingRequest, terms: Terms) -> EmbedRequest:
+    """What a body asks of the model.
+
+    Raises:
+        InvalidRequest: its fields contradict each other, or ask for what there is not.
+    """
     if wanted.late_chunking:
         raise InvalidRequest("late_chunking is not supported", "late_chunking")
     if None not in (wanted.normalize, wanted.normalized) and wanted.normalize != wanted.normalized:
@@ -187,12 +192,17 @@ def _is_base64(wanted: EmbeddingRequest) -> bool:
     return wanted.encoding_format == "base64" or (wanted.encoding_format is None and _jina_type(wanted) == "base64")
 
 
-def _response(answer: Answer, form: Form, base64: bool) -> Response:
+def _response(answer: Answer, form: Form, wanted: EmbeddingRequest) -> Response:
     if form is Form.RAW:
         return raw_response(answer)
     if form is Form.ARROW:
         return arrow_response(answer)
-    written = json_base64 if base64 else json_numbers
+    return json_response(answer_of(answer, wanted))
+
+
+def answer_of(answer: Answer, wanted: EmbeddingRequest) -> EmbeddingList:
+    """The body of an answer, with vectors as the request wants them written."""
+    written = json_base64 if _is_base64(wanted) else json_numbers
     rows = [
         EmbeddingRow(
             index=index,
@@ -203,4 +213,4 @@ def _response(answer: Answer, form: Form, base64: bool) -> Response:
         for index, output in enumerate(answer.outputs)
     ]
     usage = Usage(prompt_tokens=answer.tokens, total_tokens=answer.tokens)
-    return json_response(EmbeddingList(data=rows, model=answer.model, usage=usage))
+    return EmbeddingList(data=rows, model=answer.model, usage=usage)
