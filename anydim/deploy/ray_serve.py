@@ -26,7 +26,7 @@ from anydim.cli.served import find_cards, serve_models
 from anydim.config import Settings
 from anydim.deploy.scaling import BUSY_SHARE, QUEUED_TOKENS, BusyClock, Scale
 from anydim.deploy.service import NAME, deployment_options, settings_of
-from anydim.engine.supervisor import Supervisor
+from anydim.engine.crew import Crew
 from anydim.errors import Unavailable
 from anydim.logs import configure_logs
 from anydim.retrieval.routes import search_entrance
@@ -61,7 +61,7 @@ def _deployment(settings: Settings, scale: Scale) -> Any:
 
 
 class Replica:
-    """One engine and the application before it."""
+    """The engines of one replica and the application before them."""
 
     async def __init__(self, settings: Settings, keys: SealedKeys | None) -> None:  # type: ignore[misc]  # Serve awaits
         """Load, and wait until the engine is warm: Serve sends nothing before that.
@@ -74,7 +74,7 @@ class Replica:
         self._keys = None if keys is None else KeyRing.unsealed(keys)
         cards = find_cards(settings, show_progress=False)
         self._models = serve_models(cards, settings)
-        self._supervisor = Supervisor(
+        self._crew = Crew(
             cards[0],
             settings.model,
             settings.engine,
@@ -83,18 +83,18 @@ class Replica:
             others=list(zip(cards[1:], settings.others, strict=True)),
         )
         self._busy = BusyClock()
-        await self._supervisor.start()
+        await self._crew.start()
         try:
-            await self._supervisor.wait_ready()
+            await self._crew.wait_ready()
         except BaseException:
-            await self._supervisor.stop()
+            await self._crew.stop()
             raise
 
     def __serve_build_asgi_app__(self) -> Starlette:
         server = self._settings.server
         return create_app(
             self._models,
-            self._supervisor.handle,
+            self._crew.handle,
             server,
             keys=self._keys,
             hosts=own_hosts(server),
@@ -107,21 +107,22 @@ class Replica:
         Raises:
             Unavailable: the engine is dead, stuck or being started again.
         """
-        health = self._supervisor.handle.health()
+        health = self._crew.handle.health()
         if not (health.alive and health.ready):
             raise Unavailable(health.reason or "the engine is not ready")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """The tokens that wait, and the share of the time in which the device had work since the last call."""
-        counts = self._supervisor.handle.counts()
+        handle = self._crew.handle
+        counts = handle.counts()
         if counts is None:
             return {QUEUED_TOKENS: 0.0, BUSY_SHARE: 0.0}
-        share = self._busy.share(counts.busy_seconds, counts.uptime_seconds)
+        share = self._busy.share(counts.busy_seconds / len(handle.engines()), counts.uptime_seconds)
         return {QUEUED_TOKENS: float(counts.queued_tokens), BUSY_SHARE: share}
 
     async def __del__(self) -> None:
         # Serve calls this once everyone is answered, and Python once more.
         with contextlib.suppress(AttributeError):
-            supervisor = self._supervisor
-            del self._supervisor
-            await supervisor.stop()
+            crew = self._crew
+            del self._crew
+            await crew.stop()

@@ -127,8 +127,7 @@ def load_engines(
         return _start(rows, engine, show_progress, loaded, None)
     for card, _ in rows:
         shard_card(card, engine.tp)  # says what does not fit before anything is started
-    ranks = Ranks(rows, engine, ranks_device(engine, 0), scratch)
-    ranks.on_loss = on_loss or ranks.on_loss
+    ranks = Ranks(rows, engine, ranks_device(engine, 0), scratch, on_loss)
     try:
         running, started = _start(rows, engine, show_progress, None, ranks)
     except BaseException:

@@ -79,6 +79,7 @@ class Ranks:
         engine: EngineSettings,
         device: torch.device,
         scratch: Path | None = None,
+        on_loss: Callable[[str], None] | None = None,
     ) -> None:
         """Start them; they load their parts of the weights meanwhile.
 
@@ -87,15 +88,17 @@ class Ranks:
             engine: the settings of the engine, placed on its devices.
             device: that of the first rank.
             scratch: a folder for what the ranks share, which someone else removes in the end; by default one is made.
+            on_loss: called in a thread with the reason when a rank ends before ``serve``. Who gives it ends the process
+                when a rank is lost; otherwise sums under way are given up, so that who waits for them can go on.
         """
+        self._ends = on_loss is not None
         self._folder = Path(tempfile.mkdtemp(prefix="anydim-ranks-", dir=scratch))
         self._group = Group(self._folder / "store", 0, engine.tp, device, group_timeout(engine))
         self._lock = threading.Lock()
         self._closing = False
         self.reason = ""
         """Why the ranks cannot go on; empty while they can."""
-        self.on_loss: Callable[[str], None] = self._wait
-        """Called in a thread with the reason when a rank has ended."""
+        self._on_loss = on_loss or self._wait
         models = [(str(card.folder), card.name, model) for card, model in rows]
         orders = [
             RankOrder(models=models, engine=engine, rank=rank, store=str(self._folder / "store"), line=-1)
@@ -121,7 +124,7 @@ class Ranks:
     def serve(self, on_loss: Callable[[str], None]) -> None:
         """Whom to tell from now on that a rank has ended; at once where one has."""
         with self._lock:
-            self.on_loss, reason = on_loss, self.reason
+            self._on_loss, reason = on_loss, self.reason
         if reason:
             on_loss(reason)
 
@@ -156,9 +159,10 @@ class Ranks:
         with self._lock:
             if self._closing or self.reason:
                 return
-            self.reason, told = reason, self.on_loss
+            self.reason, told = reason, self._on_loss
         told(reason)
-        self._group.abort()
+        if not self._ends:
+            self._group.abort()
 
     def _wait(self, reason: str) -> None:
         """Nobody is told: the start that is under way fails by itself."""

@@ -169,7 +169,7 @@ def test_a_killed_replica_is_replaced(service: Service) -> None:
 
 
 async def test_a_replica_is_healthy_while_its_engine_is_ready() -> None:
-    class Supervisor:
+    class Crew:
         def __init__(self) -> None:
             self.handle = self
             self.now = Health(True, True)
@@ -180,10 +180,10 @@ async def test_a_replica_is_healthy_while_its_engine_is_ready() -> None:
         async def stop(self) -> None: ...
 
     replica = Replica.__new__(Replica)
-    replica._supervisor = supervisor = Supervisor()  # type: ignore[assignment]
+    replica._crew = crew = Crew()  # type: ignore[assignment]
     await replica.check_health()
     for state in (Health(False, False, "the engine is dead"), Health(True, False, "the model is loading")):
-        supervisor.now = state
+        crew.now = state
         with pytest.raises(Unavailable, match=state.reason):
             await replica.check_health()
     await replica.__del__()
