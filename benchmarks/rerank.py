@@ -2,7 +2,7 @@
 
 Random weights in the shape of Qwen3-Reranker; token ids as the reranking prompt makes them (61 tokens before the query,
 9 behind the document), fresh random ids each pass, median of the passes. transformers runs the same pairs padded, in
-batches, and scores them by the two rows of the vocabulary's matrix. Ends in one JSON line.
+batches, and scores them by the two rows of the vocabulary's matrix.
 
 Run: python -m benchmarks.rerank --shape 0.6b --documents 100 --lengths 128 512
      python -m benchmarks.rerank --shape tiny --device cpu --dtype float32 --documents 20 --lengths 32
@@ -11,7 +11,6 @@ Run: python -m benchmarks.rerank --shape 0.6b --documents 100 --lengths 128 512
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -30,7 +29,7 @@ from anydim.engine.load import load_engine
 from anydim.models.card import ModelCard, read_card
 from anydim.models.scorer import HeadKind, Scorer
 from anydim.types import Item
-from benchmarks import shapes
+from benchmarks import report, shapes
 
 _PROMPT: Final = 61  # tokens of system prompt and default instruction
 _QUERY: Final = 12
@@ -47,9 +46,7 @@ def main() -> None:
         folder = shapes.write(options.shape, Path(root))
         card = _as_reranker(read_card(folder))
         rows = [_measure(options, card, folder, length) for length in options.lengths]
-    for row in rows:
-        print(row)
-    print(json.dumps({"benchmark": "rerank", "shape": options.shape, "dtype": options.dtype, "rows": rows}))
+    report.publish(f"rerank-{options.shape}-{options.dtype}", rows, options.out)
 
 
 def _options() -> argparse.Namespace:
@@ -61,6 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--no-rival", action="store_true", help="leave transformers out")
+    parser.add_argument("--out", type=Path, help="a file, or a folder for a dated one")
     return parser.parse_args()
 
 
