@@ -67,6 +67,21 @@ def test_short_work_goes_first_and_bulk_between_it_in_slices() -> None:
     assert here.take().is_bulk
 
 
+def test_short_work_that_comes_between_two_slices_goes_first_up_to_a_quarter_of_a_slice() -> None:
+    here = site()
+    here.put(*[40] * 8)
+    here.put(5)
+    here.run()
+    here.run()  # a slice
+    for length in (6, 7, 8):  # each comes while the one before runs: 20 tokens of a slice of 80
+        here.put(length)
+        taken = here.take()
+        assert (taken.is_bulk, sizes(taken)) == (False, [length])
+        here.queue.done(taken)
+    here.put(9)
+    assert here.take().is_bulk
+
+
 def test_bulk_alone_runs_in_full_batches() -> None:
     here = site()
     here.put(*[40] * 20)
