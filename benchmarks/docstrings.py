@@ -10,12 +10,17 @@ import ast
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 PACKAGES: Final = ("networkx", "numpy", "scipy", "sklearn", "sympy", "torch")
+TOOLS: Final = (
+    *("click", "cohere", "fastapi", "fsspec", "httpx", "huggingface_hub", "hypothesis", "lancedb", "langchain_core"),
+    *("openai", "opentelemetry", "pip", "psycopg", "pydantic", "pygments", "pytest", "qdrant_client", "rich"),
+    *("schemathesis", "sentence_transformers", "starlette", "tokenizers", "transformers", "urllib3", "uvicorn"),
+)
 
 _SHORTEST_QUESTION: Final = 15  # characters
 _LONGEST_QUESTION: Final = 160
@@ -33,26 +38,39 @@ class Page:
     text: str
 
 
-def pages(count: int) -> list[Page]:
+def pages(count: int, packages: Sequence[str] | None = None) -> list[Page]:
     """The first ``count`` pages in the order of a hash of their names, so that all packages are mixed."""
-    found: dict[str, Page] = {}
-    for page in _all_pages():
-        found.setdefault(page.question, page)
-    unlike = {page.text[:_ALIKE]: page for page in found.values()}
-    return sorted(unlike.values(), key=lambda page: hashlib.sha256(page.name.encode()).digest())[:count]
+    return unlike(_all_pages(packages or PACKAGES))[:count]
 
 
-def versions() -> dict[str, str]:
+def unlike(found: Iterable[Page]) -> list[Page]:
+    """Pages of which no two ask the same or begin alike, in the order of a hash of their names."""
+    asked: dict[str, Page] = {}
+    for page in found:
+        asked.setdefault(page.question, page)
+    kept = {page.text[:_ALIKE]: page for page in asked.values()}
+    return sorted(kept.values(), key=lambda page: hashlib.sha256(page.name.encode()).digest())
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Package -> version: what the corpus was made of."""
-    names = {"sklearn": "scikit-learn"}
-    return {package: importlib.metadata.version(names.get(package, package)) for package in PACKAGES}
+    names = importlib.metadata.packages_distributions()
+    return {package: importlib.metadata.version(names[package][0]) for package in packages}
 
 
-def _all_pages() -> Iterator[Page]:
-    for package in PACKAGES:
+def page_of(name: str, question: str, text: str) -> Page | None:
+    """A page, cut between words; None where question or text are of another length, or one holds the other."""
+    question, text = " ".join(question.split()), _cut(text.strip())
+    fits = _SHORTEST_QUESTION <= len(question) <= _LONGEST_QUESTION and len(text) >= _SHORTEST_PAGE
+    return Page(name, question, text) if fits and question not in text else None
+
+
+def _all_pages(packages: Sequence[str]) -> Iterator[Page]:
+    for package in packages:
         spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.origin is not None, f"the test extra brings {package}"
-        root = Path(spec.origin).parent
+        assert spec is not None, f"the test extra brings {package}"
+        roots = spec.submodule_search_locations
+        root = Path(roots[0]) if roots else Path(str(spec.origin)).parent
         for path in sorted(root.rglob("*.py")):
             if "test" not in path.relative_to(root).as_posix():
                 yield from _of_file(path, f"{package}/{path.relative_to(root).as_posix()}")
@@ -66,10 +84,9 @@ def _of_file(path: Path, name: str) -> Iterator[Page]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
             question, _, rest = (ast.get_docstring(node) or "").partition("\n\n")
-            question, text = " ".join(question.split()), _cut(rest.strip())
-            fits = _SHORTEST_QUESTION <= len(question) <= _LONGEST_QUESTION and len(text) >= _SHORTEST_PAGE
-            if fits and question not in text:
-                yield Page(f"{name}:{getattr(node, 'lineno', 0)}", question, text)
+            page = page_of(f"{name}:{getattr(node, 'lineno', 0)}", question, rest)
+            if page is not None:
+                yield page
 
 
 def _cut(text: str) -> str:

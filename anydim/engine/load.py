@@ -1,6 +1,8 @@
 """Load: from settings to a running engine in this process.
 
 It knows the order of the steps: device, precision, weights, warm-up, loop. It knows no HTTP, no text and no sockets.
+
+Legend: D full width.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ from anydim.engine.runner import Runner, Task, WarmUp
 from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError
-from anydim.models.build import build_model, load_rotation, resolve_device, resolve_dtype, weight_bytes
+from anydim.models.build import build_model, resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import ModelCard
 from anydim.models.cost import token_cost
 from anydim.models.packed import Model
 from anydim.models.registry import cache_folder
+from anydim.models.rotation import load_rotation
 from anydim.models.score_head import load_score_head
 from anydim.models.shards import Shard, shard_card
 from anydim.models.weights import Progress
@@ -80,7 +83,8 @@ def make_task(card: ModelCard, model: ModelSettings, device: torch.device) -> Ta
     """
     if card.scorer is not None:
         return Scoring(card.pooling, len(card.scorer.labels), load_score_head(card, model.load_format, device))
-    return Embedding(card.pooling, card.width, device, load_rotation(model.projection, card.width, device))
+    rotation_DD = load_rotation(model.projection, card, device, check_model=model.load_format != "dummy")
+    return Embedding(card.pooling, card.width, device, rotation_DD)
 
 
 def load_engine(
@@ -251,12 +255,13 @@ def _load_runner(
 ) -> Runner:
     """One model with its weights, or one rank's part of it, not yet warm."""
     dtype = resolve_dtype(model.dtype, device, card.family, model.force_float16)
-    with progress_bar(f"Loading {card.name}", show_progress) as progress:
-        if loaded is None:
-            part = card if shard is None else shard_card(card, shard.count)
+    heads = shard is None or shard.rank == 0
+    # Small, and says what is wrong with it before the weights come.
+    task = make_task(card, model, device) if heads else Mute(card.pooling, card.width)
+    if loaded is None:
+        part = card if shard is None else shard_card(card, shard.count)
+        with progress_bar(f"Loading {card.name}", show_progress) as progress:
             loaded = _load_model(part, model, engine, device, dtype, progress, shard)
-        heads = shard is None or shard.rank == 0
-        task = make_task(card, model, device) if heads else Mute(card.pooling, card.width)
     shares, prunes = engine.share_prefixes, engine.prune_last_layer
     return Runner(loaded, task, device, dtype, share_prefixes=shares, prune=prunes, others=others)
 

@@ -2,21 +2,18 @@
 
 It knows families and devices; it knows nothing of requests or heads.
 
-Legend: D hidden width, I channels in, O channels out.
+Legend: I channels in, O channels out.
 """
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from anydim.config import ModelSettings
-from anydim.errors import ConfigError, ModelError
+from anydim.errors import ConfigError
 from anydim.kernels import OP_NAMES, Ops, plain_ops, select_ops
 from anydim.models import weights
 from anydim.models.bert import Bert
@@ -127,28 +124,6 @@ def weight_bytes(card: ModelCard, dtype: torch.dtype, quantization: str = "none"
     layers = int(card.config["num_hidden_layers"])
     saved = sum(weight_OI.nbytes - weight_OI.numel() - 4 * len(weight_OI) for weight_OI in products)
     return whole - saved + sum(weight_OI.nbytes for weight_OI in products) // layers  # one layer is there twice
-
-
-def load_rotation(file: str | None, width: int, device: torch.device) -> Tensor | None:
-    """The fitted rotation behind ``--projection``: float32 (D, D), or None.
-
-    The file is safetensors with one orthogonal matrix ``rotation``; a pooled state is multiplied by it from the right.
-
-    Raises:
-        ModelError: the file is broken, of another width, or not orthogonal.
-    """
-    if file is None:
-        return None
-    try:
-        rotation_DD = load_file(Path(file))["rotation"].float()
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ModelError(f"{file} holds no readable rotation: {error}") from error
-    if rotation_DD.shape != (width, width):
-        raise ModelError(f"{file}: rotation has shape {tuple(rotation_DD.shape)}, the model needs ({width}, {width})")
-    drift = (rotation_DD @ rotation_DD.T - torch.eye(width)).abs().max().item()
-    if not drift < 1e-3:
-        raise ModelError(f"{file}: rotation is not orthogonal (off by {drift:.2g}), so cosines would change")
-    return rotation_DD.to(device)
 
 
 def _allocate(

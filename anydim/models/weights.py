@@ -143,6 +143,26 @@ def read_rows(folder: Path, tensor: str, rows: Sequence[int]) -> list[Tensor]:
         return [matrix[row] for row in rows]
 
 
+def read_beginnings(folder: Path, count: int) -> Iterator[tuple[str, Stored, bytes]]:
+    """The first ``count`` bytes of each tensor of a checkpoint, in the order of names: name without prefix, what is
+    stored, bytes.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    files = _index(folder)
+    with _Shards(folder) as shards:
+        for tensor in sorted(files, key=_bare):
+            start, header = shards.header(files[tensor])
+            stored = header.get(tensor)
+            if stored is None:
+                raise ModelError(f"{files[tensor]} holds no tensor {tensor}: was the download cut off?")
+            first, end = stored.data_offsets
+            with files[tensor].open("rb") as file:
+                file.seek(start + first)
+                yield _bare(tensor), stored, file.read(min(count, end - first))
+
+
 def fill_random(model: Loadable, seed: int = 0, finish: Finish | None = None) -> None:
     """Random weights for benchmarks: normal with standard deviation 0.02, norms at one, biases at zero.
 
@@ -244,12 +264,16 @@ class _Shards:
                 raise ModelError(f"{path} is damaged ({error}): was the download cut off?") from error
         return self._files[path]
 
-    def piece(self, path: Path, tensor: str, into: Tensor, cut: Cut | None) -> Piece:
-        """Where the bytes of a tensor or of a slice of it lie, for a target of the same shape."""
+    def header(self, path: Path) -> tuple[int, Mapping[str, Stored]]:
+        """Where a file's values begin, and what is stored there."""
         if path not in self._headers:
             self.open(path)  # says what is wrong with the file
             self._headers[path] = _read_header(path)
-        start, header = self._headers[path]
+        return self._headers[path]
+
+    def piece(self, path: Path, tensor: str, into: Tensor, cut: Cut | None) -> Piece:
+        """Where the bytes of a tensor or of a slice of it lie, for a target of the same shape."""
+        start, header = self.header(path)
         stored = header.get(tensor)
         if stored is None:
             raise ModelError(f"{path} holds no tensor {tensor}: was the download cut off?")
@@ -293,6 +317,12 @@ def _pieces(parameter: Tensor, parts: Sequence[Part], files: Mapping[str, Path],
         name = _find(part.tensor, files)
         yield shards.piece(files[name], name, parameter[start : start + part.rows], part.cut)
         start += part.rows
+
+
+def _bare(tensor: str) -> str:
+    """A checkpoint's tensor without the prefix that it may have."""
+    prefix = next((prefix for prefix in _PREFIXES if prefix and tensor.startswith(prefix)), "")
+    return tensor.removeprefix(prefix)
 
 
 def _find(tensor: str, files: Mapping[str, Path]) -> str:

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from anydim.errors import ConfigError, ModelError
-from anydim.models.build import load_rotation, resolve_device, resolve_dtype, weight_bytes
+from anydim.errors import ConfigError
+from anydim.models.build import resolve_device, resolve_dtype, weight_bytes
 from anydim.models.card import Family
 from tests.checkpoints import EncoderSpec, Qwen3Spec, write_encoder, write_qwen3
 from tests.pipeline import CPU, Pipeline
@@ -98,61 +97,3 @@ def test_dummy_encoder(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "bert", EncoderSpec())
     (folder / "model.safetensors").unlink()
     assert np.isfinite(Pipeline(folder, load_format="dummy").vectors(IDS)).all()
-
-
-def rotation_file(folder: Path, rotation_DD: torch.Tensor, name: str = "rotation") -> str:
-    """A rotation file as `--projection` reads it."""
-    save_file({name: rotation_DD}, folder / "rotation.safetensors")
-    return str(folder / "rotation.safetensors")
-
-
-def orthogonal(width: int) -> torch.Tensor:
-    """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(1)))[0].contiguous()
-
-
-def test_no_rotation() -> None:
-    assert load_rotation(None, WIDE, CPU) is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_a_rotation_is_float32(tmp_path: Path, dtype: torch.dtype) -> None:
-    stored = torch.eye(WIDE)[torch.randperm(WIDE)] if dtype is torch.bfloat16 else orthogonal(WIDE)
-    loaded = load_rotation(rotation_file(tmp_path, stored.to(dtype)), WIDE, CPU)
-    assert loaded is not None
-    assert loaded.dtype == torch.float32
-    torch.testing.assert_close(loaded, stored)
-
-
-@pytest.mark.parametrize(
-    ("rotation_DD", "words"),
-    [
-        (torch.eye(WIDE + 1), r"shape \(31, 31\)"),
-        (torch.eye(WIDE)[:10].contiguous(), r"shape \(10, 30\)"),
-        (torch.eye(WIDE) * 1.01, "not orthogonal"),
-        (torch.zeros(WIDE, WIDE), "not orthogonal"),
-        (torch.full((WIDE, WIDE), float("nan")), "not orthogonal"),
-    ],
-)
-def test_matrices_that_are_no_rotation(tmp_path: Path, rotation_DD: torch.Tensor, words: str) -> None:
-    file = rotation_file(tmp_path, rotation_DD)
-    with pytest.raises(ModelError, match=words) as caught:
-        load_rotation(file, WIDE, CPU)
-    assert file in caught.value.message
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
-def test_a_broken_rotation_file_is_named(tmp_path: Path, content: bytes | None) -> None:
-    file = tmp_path / "rotation.safetensors"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ModelError) as caught:
-        load_rotation(str(file), WIDE, CPU)
-    assert str(file) in caught.value.message
-
-
-def test_a_file_without_a_rotation_is_named(tmp_path: Path) -> None:
-    file = rotation_file(tmp_path, orthogonal(WIDE), name="matrix")
-    with pytest.raises(ModelError) as caught:
-        load_rotation(file, WIDE, CPU)
-    assert file in caught.value.message

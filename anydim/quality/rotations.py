@@ -1,0 +1,170 @@
+"""Rotations: orthogonal matrices after which the first components of a vector say more, fitted on documents' vectors.
+
+All are plain functions from rows to one matrix, so that serving costs one product whatever the way of fitting. Cosines
+of full vectors stay. It knows rows; it knows no model, no file and no judgement of what is better.
+
+Legend: N documents, D full dimension, K components that are learned, B documents of a batch, d components that are
+kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+Rotate = Callable[[Tensor, Progress], Tensor]
+
+_ROWS: Final = 65_536  # of a sum at a time
+_LEARNED: Final = 512  # leading components that learning may mix: what lies behind them is small
+_KEPT: Final = MappingProxyType(  # components at which neighbours shall be kept, and how much each of them counts
+    {32: 1.0, 64: 1.0, 96: 1.0, 128: 1.0, 192: 2.0, 256: 2.0, 320: 2.0, 384: 2.0, 448: 2.0}
+)
+_STEPS: Final = 150
+_BATCH: Final = 512
+_RATE: Final = 2.5e-3
+_SOFT: Final = 0.05  # cosines are divided by it before the softmax
+_SHARPEN: Final = 2e-2  # rate at which sharpness is learned
+_WEAKEST: Final = 1e-3  # share of the strongest direction below which a direction is not made stronger
+_CENTRED: Final = 3.0  # how much it counts that leading components lie around zero
+_LEADING: Final = 256
+_LEAST_VARIANCE: Final = 1e-9
+_FAR: Final = 1e9
+
+
+def by_moment(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
+    """Axes of the second moment, strongest first: the right singular vectors of the rows, not centred.
+
+    Returns:
+        float32 (D, D); a row is multiplied by it from the right. Of each axis the largest component is positive.
+    """
+    return _axes(_moment(rows_ND))
+
+
+def by_spread(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
+    """Axes of the covariance: what all documents have in common, which tells none apart, comes last.
+
+    Returns:
+        float32 (D, D).
+    """
+    mean_D = rows_ND.double().mean(dim=0)
+    return _axes(_moment(rows_ND) - torch.outer(mean_D, mean_D))
+
+
+def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
+    """A rotation learned from the axes of ``by_spread`` on: cut at several dimensions at once, documents shall keep the
+    neighbours that they have at full width, with strong directions damped.
+
+    Each step draws documents, takes their soft neighbours (a softmax over the cosines in the batch) after
+    half-whitening, and follows the gradient of the cross-entropy with the soft neighbours after each cut, summed over
+    the dimensions; how sharp the latter are is learned with it. Leading components are drawn towards a mean of zero, so
+    that their signs tell something where vectors become bits. The matrix is put back onto the orthogonal ones by
+    Newton and Schulz' iteration after each step, so that full cosines stay. Source of the objective: stochastic
+    neighbour embedding (Hinton and Roweis, 2002), here for a linear map.
+
+    Returns:
+        float32 (D, D).
+    """
+    axes_DD = by_spread(rows_ND)
+    learned = min(rows_ND.shape[1], _LEARNED)
+    turned_NK = torch.cat([part_ND @ axes_DD[:, :learned] for part_ND in torch.split(rows_ND, _ROWS)])
+    rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
+    return torch.cat([axes_DD[:, :learned] @ rotation_KK, axes_DD[:, learned:]], dim=1).contiguous()
+
+
+def half_whitened(rows_NK: Tensor) -> Tensor:
+    """Rows along the axes of their second moment, each divided by the root of its strength, scaled to length one.
+
+    Returns:
+        float32 (N, K).
+    """
+    axes_KK = by_moment(rows_NK)
+    turned_NK = rows_NK @ axes_KK
+    strengths_K = turned_NK.square().mean(dim=0).sqrt()
+    return torch.nn.functional.normalize(turned_NK / strengths_K.clamp_min(_WEAKEST * strengths_K.max()).sqrt())
+
+
+def _learn(rows_NK: Tensor, progress: Progress) -> Tensor:
+    count, learned = rows_NK.shape
+    dims = {dim: weight for dim, weight in _KEPT.items() if dim < learned} or {max(learned // 2, 1): 1.0}
+    wanted_NK = half_whitened(rows_NK)
+    mean_K, spread_KK = rows_NK.mean(dim=0), torch.cov(rows_NK.T)
+    draw = torch.Generator().manual_seed(0)
+    rotation_KK = torch.eye(learned, requires_grad=True)
+    sharpness = torch.full((len(dims),), math.log(1 / _SOFT), requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [rotation_KK], "lr": _RATE}, {"params": [sharpness], "lr": _SHARPEN}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS)
+    for step in range(_STEPS):
+        drawn_B = torch.randperm(count, generator=draw)[:_BATCH]
+        loss = _loss(wanted_NK[drawn_B], rows_NK[drawn_B] @ rotation_KK, dims, sharpness.exp())
+        loss = loss + _CENTRED * _offset(mean_K @ rotation_KK, ((spread_KK @ rotation_KK) * rotation_KK).sum(dim=0))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            rotation_KK.grad = _along(rotation_KK, rotation_KK.grad)
+            optimizer.step()
+            schedule.step()
+            rotation_KK.copy_(_orthogonal(rotation_KK, 2))
+        progress("learning", step + 1, _STEPS)
+    return _orthogonal(rotation_KK.detach().double(), 8).float()
+
+
+def _offset(means_K: Tensor, variances_K: Tensor) -> Tensor:
+    """How far the leading components are from zero on average: what is common to all rows makes their signs useless."""
+    return (means_K.square() / variances_K.clamp_min(_LEAST_VARIANCE))[:_LEADING].mean()
+
+
+def _loss(wanted_BK: Tensor, turned_BK: Tensor, dims: Mapping[int, float], sharpness: Tensor) -> Tensor:
+    """How far the neighbours after each cut are from the wanted ones."""
+    others_BB = torch.eye(len(wanted_BK)) * -_FAR  # a document is no neighbour of itself
+    wanted_BB = (wanted_BK @ wanted_BK.T / _SOFT + others_BB).softmax(dim=1)
+    loss = turned_BK.new_zeros(())
+    for (dim, weight), sharp in zip(dims.items(), sharpness, strict=True):
+        cut_Bd = torch.nn.functional.normalize(turned_BK[:, :dim])
+        found_BB = (cut_Bd @ cut_Bd.T * sharp + others_BB).log_softmax(dim=1)
+        loss = loss - weight * (wanted_BB * found_BB).sum(dim=1).mean()
+    return loss
+
+
+def _along(rotation_KK: Tensor, gradient_KK: Tensor | None) -> Tensor:
+    """The part of a gradient that turns: what would stretch is taken out."""
+    assert gradient_KK is not None, "the loss was followed back"
+    moved_KK = rotation_KK.T @ gradient_KK
+    return gradient_KK - rotation_KK @ (moved_KK + moved_KK.T) / 2
+
+
+def _orthogonal(near_KK: Tensor, rounds: int) -> Tensor:
+    """The orthogonal matrix beside one that is almost so."""
+    for _ in range(rounds):
+        near_KK = 1.5 * near_KK - 0.5 * near_KK @ (near_KK.T @ near_KK)
+    return near_KK
+
+
+def _moment(rows_ND: Tensor) -> Tensor:
+    """The mean of x x^T in float64, from parts, so that rows may lie in a file."""
+    width = rows_ND.shape[1]
+    sum_DD = torch.zeros(width, width, dtype=torch.float64)
+    for part_ND in torch.split(rows_ND, _ROWS):
+        sum_DD += (part_ND.T @ part_ND).double()
+    return sum_DD / len(rows_ND)
+
+
+def _axes(moment_DD: Tensor) -> Tensor:
+    _, axes_DD = torch.linalg.eigh(moment_DD)
+    axes_DD = axes_DD.flip(1)
+    peaks_D = axes_DD.gather(0, axes_DD.abs().argmax(dim=0, keepdim=True))[0]
+    turned_DD: Tensor = axes_DD * torch.where(peaks_D < 0, -1.0, 1.0)
+    return turned_DD.float().contiguous()
+
+
+METHODS: Final[Mapping[str, Rotate]] = MappingProxyType(
+    {"svd": by_moment, "spread": by_spread, "neighbours": by_neighbours}
+)
+"""Name -> how it is fitted; the plainest first, which wins where two are equal."""

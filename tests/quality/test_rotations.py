@@ -1,0 +1,56 @@
+"""Ways of fitting a rotation: what each must be, whatever the rows."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anydim.quality.rotations import METHODS, by_moment, by_spread
+from tests.quality.rows import hidden_structure
+
+
+def test_the_plain_way_is_an_uncentred_svd() -> None:
+    rows_ND = hidden_structure(300, 40) + 0.3  # with a common direction, so that centring would show
+    _, _, axes_DD = np.linalg.svd(rows_ND.double().numpy(), full_matrices=True)
+    cosines_D = np.abs((by_moment(rows_ND).double().numpy() * axes_DD.T).sum(axis=0))
+    np.testing.assert_allclose(cosines_D, 1, atol=1e-5)
+
+
+def test_spread_puts_what_is_common_last() -> None:
+    common_D = torch.nn.functional.normalize(torch.ones(40), dim=0)
+    rows_ND = hidden_structure(500, 40, decay=1.0) * 0.05 + common_D
+    assert (by_moment(rows_ND)[:, 0] @ common_D).abs() > 0.99
+    spread_DD = by_spread(rows_ND - (rows_ND @ common_D)[:, None] * common_D + common_D)
+    assert (spread_DD[:, -1] @ common_D).abs() > 0.99
+
+
+@pytest.mark.parametrize("name", METHODS)
+@settings(max_examples=5)
+@given(count=st.integers(20, 200), width=st.sampled_from([33, 64, 96]), seed=st.integers(0, 2**31))
+def test_full_cosines_do_not_change(name: str, count: int, width: int, seed: int) -> None:
+    rows_ND = hidden_structure(count, width, seed)
+    rotation_DD = METHODS[name](rows_ND, lambda *_: None)
+    assert rotation_DD.dtype == torch.float32
+    torch.testing.assert_close(rotation_DD @ rotation_DD.T, torch.eye(width), atol=1e-5, rtol=0)
+    turned_ND = rows_ND @ rotation_DD
+    torch.testing.assert_close(turned_ND @ turned_ND.T, rows_ND @ rows_ND.T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_rows_give_the_same_rotation(name: str) -> None:
+    rows_ND = hidden_structure(100, 48)
+    first_DD, second_DD = (METHODS[name](rows_ND, lambda *_: None) for _ in range(2))
+    assert torch.equal(first_DD, second_DD)
+
+
+@given(seed=st.integers(0, 2**31), dim=st.integers(1, 40))
+def test_no_other_axes_hold_more_of_the_rows(seed: int, dim: int) -> None:
+    rows_ND = hidden_structure(120, 40, seed)
+    other_DD = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(seed)))[0]
+    held, less, more = (
+        float((rows_ND @ axes_DD[:, :count]).square().sum())
+        for axes_DD, count in ((by_moment(rows_ND), dim), (other_DD, dim), (by_moment(rows_ND), dim + 1))
+    )
+    assert less <= held * (1 + 1e-5)
+    assert held <= more * (1 + 1e-5)
