@@ -30,7 +30,8 @@ class Kind(enum.IntEnum):
     RUN = enum.auto()  # a forward
     RESCUE = enum.auto()  # a forward with weights upcast to float32
     REPLAY = enum.auto()  # a forward by its CUDA graph
-    CAPTURE = enum.auto()  # capture the CUDA graph of ``number`` tokens
+    CAPTURE = enum.auto()  # capture the CUDA graph of ``number`` tokens, and answer whether that went well
+    DROP = enum.auto()  # let go of all CUDA graphs
     END = enum.auto()
 
 
@@ -64,6 +65,25 @@ def send(line: socket.socket, word: Word) -> None:
     each_token = word.batch is not None and word.batch.each_token
     head = _HEAD.pack(word.kind, word.model, word.number, word.batch is not None, each_token, texts, tokens, prefixes)
     line.sendall(b"".join([head, *(np.ascontiguousarray(array, "<i4").tobytes() for array in arrays)]))
+
+
+def answer(line: socket.socket, good: bool) -> None:
+    """Say to the first rank whether what it told went well.
+
+    Raises:
+        OSError: it is gone.
+    """
+    line.sendall(bytes([good]))
+
+
+def hear(line: socket.socket) -> bool:
+    """Wait for another rank's answer.
+
+    Raises:
+        OSError: the other side has not answered for as long as the line's timeout.
+        EOFError: it is gone.
+    """
+    return bool(_read(line, 1)[0])
 
 
 def receive(line: socket.socket) -> Word:
@@ -105,6 +125,6 @@ def _read(line: socket.socket, size: int) -> bytearray:
     while view:
         count = line.recv_into(view)
         if not count:
-            raise EOFError("the first rank is gone")
+            raise EOFError("the other rank is gone")
         view = view[count:]
     return data

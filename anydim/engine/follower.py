@@ -14,13 +14,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import torch
 
-from anydim.engine.control import Kind, receive
+from anydim.engine.control import Kind, answer, receive
 from anydim.engine.group import Group
 from anydim.engine.load import load_rank
 from anydim.engine.memory import bound_process
@@ -75,13 +74,26 @@ def _load(order: RankOrder) -> tuple[list[Runner], Group]:
     return load_rank(rows, order.engine, device, shard), group
 
 
-def _follow(line: socket.socket, runners: Sequence[Runner], group: Group) -> None:
+def _follow(line: socket.socket, runners: list[Runner], group: Group) -> None:
     while (word := receive(line)).kind is not Kind.END:
         if word.kind is Kind.JOIN:
             group.join()
+        elif word.kind is Kind.CAPTURE:
+            answer(line, _captures(runners[word.model], word.number))
         else:
             runners[word.model].follow(word)
+    runners.clear()  # CUDA graphs that hold sums must go before the group does
     group.leave()
+
+
+def _captures(runner: Runner, tokens: int) -> bool:
+    """Whether a CUDA graph could be captured."""
+    try:
+        runner.add_graph(tokens)
+    except Exception as error:
+        _LOG.warning("a CUDA graph of %d tokens could not be captured: %s", tokens, error)
+        return False
+    return True
 
 
 def _say(report: object, message: Report) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from anydim.engine.packing import pack
 from anydim.engine.staging import Layout, Staged
+from anydim.errors import ComputeFailed
 from anydim.kernels import AttentionPlan
 from anydim.types import Batch, Int32Array, Item
 
@@ -146,21 +147,36 @@ class GraphPool:
         self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
         self._graphs: dict[int, _Graph] = {}
 
-    def capture(self, budget: GraphBudget | None = None, announce: Callable[[int], None] | None = None) -> None:
+    def capture(
+        self,
+        budget: GraphBudget | None = None,
+        begin: Callable[[int], None] = lambda bucket: None,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
         """Capture every bucket, as far as the budget goes; the log names the others.
 
         Args:
             budget: what capturing may take; None for no limit.
-            announce: told the tokens of each bucket before it is captured.
+            begin: told the tokens of each bucket before it is captured, so that other ranks capture it too.
+            agree: told whether that went well here; whether it did on all ranks.
+
+        Raises:
+            Exception: whatever a capture raises here; ComputeFailed where it failed on another rank.
         """
         torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved(self._device)
 
         def capture(bucket: int, alone: bool) -> _Graph:
-            if announce is not None:
-                announce(bucket)
-            return self._capture(bucket, alone)
+            begin(bucket)
+            graph = None
+            try:
+                graph = self._capture(bucket, alone)
+            finally:
+                good = agree(graph is not None)
+            if graph is None or not good:
+                raise ComputeFailed("a CUDA graph could not be captured on another rank")
+            return graph
 
         self._graphs = capture_within(
             self._buckets,
@@ -244,8 +260,11 @@ class GraphPool:
         staged = layout.read(words, plan, words)
         self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
         torch.cuda.synchronize(self._device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory.pool, capture_error_mode=self._mode):
-            staged = layout.read(words, plan, words)
-            block_BE = self._vectors(staged, self._width)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        try:
+            with torch.cuda.graph(graph, pool=self._memory.pool, capture_error_mode=self._mode):
+                staged = layout.read(words, plan, words)
+                block_BE = self._vectors(staged, self._width)
+        finally:
+            torch.cuda.set_stream(stream)  # a failed capture leaves its own stream behind
         return _Graph(graph, layout, plan, words, hosts, staged, block_BE)

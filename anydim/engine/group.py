@@ -51,6 +51,8 @@ class Group:
             raise ConfigError("tp: this process has a torch.distributed process group already; serve the model instead")
         for name in _INTERFACES if _LOOPBACK else ():
             os.environ.setdefault(name, _LOOPBACK or "")  # the ranks talk on this machine alone
+        # Within CUDA graphs sums go through NCCL's own buffers: a graph's memory is not made known to other processes.
+        os.environ.setdefault("NCCL_GRAPH_REGISTER", "0")
         is_cuda = self._device.type == "cuda"
         store = dist.FileStore(str(self._store), self._count)  # type: ignore[attr-defined]  # torch names it so itself
         dist.init_process_group(

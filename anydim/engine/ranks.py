@@ -27,7 +27,7 @@ from torch import Tensor
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
-from anydim.engine.control import Kind, Word, send
+from anydim.engine.control import Kind, Word, hear, send
 from anydim.engine.group import Group
 from anydim.errors import ComputeFailed
 from anydim.models.card import ModelCard
@@ -137,6 +137,15 @@ class Ranks:
         for each in self._processes:
             send(each.line, word)
 
+    def agree(self, good: bool) -> bool:
+        """Whether what was told last went well on all ranks, ``good`` being this one's word; the others answer it.
+
+        Raises:
+            OSError, EOFError: one of them is gone.
+        """
+        answers = [hear(each.line) for each in self._processes]  # all of them, so that none is taken for a later one
+        return good and all(answers)
+
     def of(self, model: int) -> Others:
         """The other ranks, as the runner of one model speaks to them."""
         return Others(self, model)
@@ -150,7 +159,9 @@ class Ranks:
         if not self.reason:
             with suppress(OSError):
                 self.tell(Word(Kind.END))
-            self._group.leave()
+            leaving = threading.Thread(target=self._group.leave, daemon=True)  # nothing shall wait for it without end
+            leaving.start()
+            leaving.join(_STOP_SECONDS)
         for each in self._processes:
             each.end()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -179,6 +190,10 @@ class Others:
     def tell(self, kind: Kind, batch: Batch | None = None, number: int = 0) -> None:
         """Let them do the same as this rank is about to do."""
         self._ranks.tell(Word(kind, self._model, number, batch))
+
+    def agree(self, good: bool) -> bool:
+        """See Ranks."""
+        return self._ranks.agree(good)
 
 
 class _Rank:

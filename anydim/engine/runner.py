@@ -9,6 +9,7 @@ E columns of a block: a vector's and a flag, C boundaries of the texts.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -36,6 +37,7 @@ from anydim.models.packed import Model
 from anydim.models.upcast import in_float32
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 
+_LOG = logging.getLogger(__name__)
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
 _SHORT: Final = 8
 _UPCAST: Final = torch.float32.itemsize
@@ -151,8 +153,7 @@ class Runner:
                 self._compile(min(length, longest), longest)
         compiled = time.perf_counter()
         if graphs and self.device.type == "cuda":
-            pool = self.make_graphs(most_tokens, longest)
-            pool.capture(budget, None if self._others is None else partial(self._tell, Kind.CAPTURE, None))
+            self._capture(self.make_graphs(most_tokens, longest), budget)
         return WarmUp(compiled - began, time.perf_counter() - compiled)
 
     def make_graphs(self, most_tokens: int, longest: int, several: bool = False) -> GraphPool:
@@ -162,6 +163,19 @@ class Runner:
             self._vectors, self._plan, self.device, most_tokens, longest, self._task.width, self.graph_memory, several
         )
         return self._graphs
+
+    def _capture(self, pool: GraphPool, budget: GraphBudget | None) -> None:
+        if self._others is None:
+            pool.capture(budget)
+            return
+        try:
+            pool.capture(budget, partial(self._tell, Kind.CAPTURE, None), self._others.agree)
+        except (OSError, EOFError):
+            raise  # a rank is gone
+        except Exception as error:
+            _LOG.warning("CUDA graphs cannot be captured with --tp here: small batches are slower without (%s)", error)
+            self._graphs = None
+            self._tell(Kind.DROP, None)
 
     def _compile(self, length: int, longest: int) -> None:
         # Two texts that share nothing, so that what serves other texts is compiled.
@@ -249,8 +263,8 @@ class Runner:
         """Do what the first rank does, as it says; only the sums inside the model take notice of it."""
         batch = word.batch
         if batch is None:
-            assert self._graphs is not None, "the first rank captures only where all do"
-            self._graphs.add(word.number)
+            assert word.kind is Kind.DROP, "every other word comes with a batch"
+            self._graphs = None
         elif word.kind is Kind.REPLAY:
             assert self._graphs is not None, "the graph was captured"
             self._graphs.run(batch)
@@ -259,6 +273,12 @@ class Runner:
                 self._stay(batch, self._stage(batch, _UPCAST))
         else:
             self._stay(batch, self._stage(batch))
+
+    @torch.inference_mode()
+    def add_graph(self, tokens: int) -> None:
+        """Capture the CUDA graph of a bucket, while the first rank does."""
+        assert self._graphs is not None, "the first rank captures only where all do"
+        self._graphs.add(tokens)
 
     def _stay(self, batch: Batch, staged: Staged) -> None:
         """A forward whose states go nowhere."""

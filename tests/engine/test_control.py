@@ -7,12 +7,15 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anydim.engine.control import Kind, Word, receive, send
+from anydim.engine.control import Kind, Word, answer, hear, receive, send
+from anydim.engine.graphs import GraphMemory, GraphPool
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import find_prefixes
+from anydim.errors import ComputeFailed
 from anydim.types import Batch, Item
 
 
@@ -69,3 +72,55 @@ def test_a_first_rank_that_is_gone_is_noticed() -> None:
         theirs.close()
         with pytest.raises(EOFError):
             receive(ours)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(0, 0), (64, 0), (0, 64), (64, 64)])
+def test_ranks_capture_graphs_in_step_and_agree_where_one_cannot(
+    monkeypatch: pytest.MonkeyPatch, ours: int, theirs: int
+) -> None:
+    """A number is the bucket whose capture fails on that rank; the device's part is pretended."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: 0)
+    captured: dict[str, list[int]] = {"first": [], "other": []}
+
+    def pool(name: str, fails_at: int) -> GraphPool:
+        made = GraphPool(None, None, torch.device("cpu"), 256, 4096, 8, GraphMemory(), several=True)  # type: ignore[arg-type]
+
+        def capture(bucket: int, alone: bool) -> object:
+            captured[name].append(bucket)
+            if bucket == fails_at:
+                raise ValueError("this one cannot")
+            return object()
+
+        monkeypatch.setattr(made, "_capture", capture)
+        return made
+
+    mine, other, (line, far) = pool("first", ours), pool("other", theirs), socket.socketpair()
+
+    def follow() -> None:
+        while (word := receive(far)).kind is Kind.CAPTURE:
+            try:
+                other.add(word.number)
+            except ValueError:
+                answer(far, False)
+            else:
+                answer(far, True)
+
+    def agree(good: bool) -> bool:
+        return hear(line) and good
+
+    with line, far:
+        thread = threading.Thread(target=follow)
+        thread.start()
+        try:
+            if ours or theirs:
+                with pytest.raises((ValueError, ComputeFailed), match="this one cannot" if ours else "another rank"):
+                    mine.capture(begin=lambda bucket: send(line, Word(Kind.CAPTURE, number=bucket)), agree=agree)
+            else:
+                mine.capture(begin=lambda bucket: send(line, Word(Kind.CAPTURE, number=bucket)), agree=agree)
+        finally:
+            send(line, Word(Kind.END))
+            thread.join(30)
+    assert captured["first"] == captured["other"]
+    assert captured["first"][-1] == (64 if ours or theirs else 192)
