@@ -87,16 +87,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The event loop of a front end: uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 def _uvicorn_config(gate: Gate, settings: ServerSettings, refused: Callable[[str], None]) -> uvicorn.Config:
     limits = Limits(settings=settings, connections=_most_connections(settings), refused=refused)
     return uvicorn.Config(

@@ -22,11 +22,12 @@ import msgspec
 
 from anydim.api.auth import KeyRing, SealedKeys
 from anydim.api.models import Models
-from anydim.cli.front import FrontEnd, loop_factory
+from anydim.cli.front import FrontEnd
 from anydim.cli.served import read_cards, serve_models
 from anydim.cli.signals import first_of
 from anydim.config import Settings
 from anydim.engine.client import EngineClient
+from anydim.engine.event_loop import loop_factory
 from anydim.engine.replicas import as_one
 from anydim.errors import AnydimError
 from anydim.logs import configure_logs

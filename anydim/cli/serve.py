@@ -21,7 +21,7 @@ import click
 
 from anydim.api.auth import KeyRing
 from anydim.api.models import Models
-from anydim.cli.front import FrontEnd, loop_factory
+from anydim.cli.front import FrontEnd
 from anydim.cli.front_process import FrontOrder
 from anydim.cli.fronts import Fronts
 from anydim.cli.info import size_words
@@ -31,6 +31,7 @@ from anydim.cli.served import find_cards, serve_models
 from anydim.cli.signals import Signals, first_of
 from anydim.config import ServerSettings, Settings
 from anydim.engine.crew import Crew
+from anydim.engine.event_loop import loop_factory
 from anydim.engine.wire import Started
 from anydim.intake.intake import Intake
 from anydim.intake.scoring import ScoreIntake

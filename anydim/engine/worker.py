@@ -25,6 +25,7 @@ import torch
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
 from anydim.engine.engine import Engine
+from anydim.engine.event_loop import loop_factory
 from anydim.engine.load import load_engines
 from anydim.engine.memory import bound_process
 from anydim.engine.placing import placed
@@ -78,7 +79,8 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # the loaded model is never garbage: do not walk it again
     hello = wire.Hello(started.device, started.dtype, started.batch_tokens)
-    asyncio.run(_serve(engine, hello, Path(order.socket), report, started))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve(engine, hello, Path(order.socket), report, started))
 
 
 def _say(report: object, message: wire.Report) -> None:
