@@ -20,12 +20,19 @@ from anydim import __version__
 from anydim.cli.deploy_options import deploy_group, scale_of
 from anydim.cli.embed_options import embed_command, job_of, pool_of
 from anydim.cli.options import CONTEXT, LIBRARY, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
-from anydim.cli.quality_options import fit_command, fit_job_of
+from anydim.cli.quality_options import (
+    advise_command,
+    advise_job_of,
+    check_command,
+    check_job_of,
+    fit_command,
+    fit_job_of,
+)
 from anydim.cli.rerank_options import rerank_command, rerank_job_of
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
-LATER: Final = ("check", "advise", "bench")
+LATER: Final = ("bench",)
 INTERRUPTED: Final = 130
 
 _SERVE_EXAMPLES: Final = """\
@@ -150,6 +157,24 @@ def _run_rerank(config: Path | None, **given: Any) -> None:
         sys.exit(run_rerank(settings, job))
 
 
+def _run_advise(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        job = advise_job_of(given)
+        settings = read_settings(given, config)
+        from anydim.cli.advise import run_advise
+
+        run_advise(settings, job)
+
+
+def _run_check(config: Path | None, **given: Any) -> None:
+    with clear_errors():
+        job = check_job_of(given)
+        settings = read_settings(given, config)
+        from anydim.cli.check import run_check
+
+        sys.exit(run_check(settings, job))
+
+
 def _run_fit(config: Path | None, **given: Any) -> None:
     with clear_errors():
         job = fit_job_of(given)
@@ -269,7 +294,9 @@ def make_program() -> click.Group:
     commands = (_serve_command(), _info_command(), _index_command(), _search_command(), deploy_group(_run_deploy_ray))
     for command in (*commands, embed_command(_run_embed), rerank_command(_run_rerank)):
         program.add_command(command)
-    for command in (fit_command(_run_fit), _version_command(), *map(_later_command, LATER)):
+    for command in (advise_command(_run_advise), check_command(_run_check), fit_command(_run_fit)):
+        program.add_command(command)
+    for command in (_version_command(), *map(_later_command, LATER)):
         program.add_command(command)
     return program
 

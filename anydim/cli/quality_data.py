@@ -52,6 +52,12 @@ def columns_of(job: DataJob) -> Columns:
     return Columns(text=job.text_field, id=job.id_field, vector=job.vector_field)
 
 
+def told(corpus: Corpus) -> None:
+    """Say which rows were passed over."""
+    for line in told_skipped(corpus):
+        click.echo(line, err=True)
+
+
 def read_data(settings: Settings, job: DataJob, more: Sequence[str] = ()) -> Data:
     """Read the files with the fields ``more``, and embed the texts among them.
 
@@ -62,8 +68,8 @@ def read_data(settings: Settings, job: DataJob, more: Sequence[str] = ()) -> Dat
     corpus = read_corpus(job.corpus, columns, more)
     queries = read_corpus(job.queries, columns) if job.queries else None
     labels = read_labels(job.qrels, queries.ids, corpus.ids) if job.qrels and queries else None
-    for line in [line for found in (corpus, queries) if found for line in told_skipped(found)]:
-        click.echo(line, err=True)
+    for found in filter(None, (corpus, queries)):
+        told(found)
     card, (documents, asked) = embedded(settings, [(corpus, "document"), (queries, "query")])
     assert documents is not None, "what went in comes out"
     return Data(

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from anydim.cli.options import LIBRARY, SettingCommand, setting_options
 from anydim.errors import ConfigError
+from anydim.types import OutputDtype
+
+if TYPE_CHECKING:
+    from anydim.quality.check import Thresholds
 
 _FIT_EXAMPLES: Final = """\
 Examples:
@@ -28,6 +32,42 @@ Fit a rotation on the vectors of your own documents, so that few components keep
 A fifth of the documents is held back and measured cut as they are and cut after the rotation; the advice at the end
 goes by these. Cosines of full vectors do not change. The file is for `--projection` of serve, embed, index and search,
 and is refused by any other model than the one it was fitted for."""
+
+_LIMITS: Final = (
+    ("synonyms", 0.85, "Least mean cosine of sentences that mean the same."),
+    ("translations", 0.75, "Least mean cosine of Chinese sentences and their English translations."),
+    ("separation", 0.95, "Least area under the ROC curve, right pairs against wrong ones."),
+    ("found", 0.9, "Least share of sentences that find their translation first, both ways."),
+)
+_CHECK_EXAMPLES: Final = """\
+Examples:
+  anydim check
+  anydim check Qwen/Qwen3-Embedding-0.6B --html check.html
+  anydim check --url http://127.0.0.1:30000 --api-key KEY
+  anydim check --corpus docs.jsonl --queries queries.jsonl --qrels qrels.tsv
+"""
+_CHECK: Final = """\
+Check that a model or a running server gives the vectors that it should.
+
+1 sentences that mean the same are alike; 2 sentences and their translations find each other; 3 your own --queries
+against your own --corpus, the first three side by side. Each step says how well right pairs are told from wrong ones,
+since a high cosine alone proves nothing. Then the laws: batch = single, dimensions, prompts, repetition, and parity
+with sentence-transformers where that is installed. The exit code is 1 where something fails."""
+_DTYPES: Final = "float32,float16,int8,binary"
+_ADVISE_EXAMPLES: Final = """\
+Examples:
+  anydim advise --corpus docs.jsonl
+  anydim advise --corpus docs.jsonl --queries queries.jsonl --qrels qrels.tsv --keep 0.99
+  anydim advise --corpus vectors.parquet --dims 64,128,256,512 --count 10000000
+  anydim advise --corpus sts.csv --task pairs --model Qwen/Qwen3-Embedding-0.6B
+  anydim advise --corpus tickets.jsonl --task classification --label-field team
+"""
+_ADVISE: Final = """\
+Say which dimension and which output type to choose, on your own data.
+
+Texts are embedded once, at full width; stored vectors need no model. Every dimension and type, cut as it is and cut
+after a fitted rotation, is measured on the task, and the smallest that keeps the share --keep is recommended, with
+the interval in which its share lies. Retrieval goes by labels, or without any by what full vectors find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +112,100 @@ class FitJob:
     overwrite: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdviseJob:
+    """What one call of `anydim advise` is asked to do.
+
+    Attributes:
+        data: what it reads.
+        output: the folder to write.
+        task: retrieval, pairs, classification or clustering.
+        keep: the share of the full vectors' metric to keep.
+        dtypes: output types to measure.
+        fitted: whether fitted forms are measured.
+        time: whether searches are timed.
+        count: vectors that sizes and times are stated for.
+        k: documents a user looks at.
+        sample: documents that ask, where there are no queries.
+        pair_fields: of a pair's texts.
+        score_field: of a pair's score.
+        label_field: of a row's label.
+    """
+
+    data: DataJob
+    output: Path
+    task: str
+    keep: float
+    dtypes: tuple[OutputDtype, ...]
+    fitted: bool
+    time: bool
+    count: int
+    k: int
+    sample: int
+    pair_fields: tuple[str, str]
+    score_field: str
+    label_field: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckJob:
+    """What one call of `anydim check` is asked to do.
+
+    Attributes:
+        url: of a running server, or None to check a model in this process.
+        key: that the server asks for, or None.
+        data: documents and queries of the user, or None.
+        limits: what must be reached.
+        html: a page to write, or None.
+        as_json: whether one JSON line is printed.
+    """
+
+    url: str | None
+    key: str | None
+    data: DataJob | None
+    limits: Thresholds
+    html: Path | None
+    as_json: bool
+
+
+def check_command(callback: Callable[..., None]) -> click.Command:
+    """The command; ``callback`` gets the options by name."""
+    own: list[click.Parameter] = [
+        click.Argument(["model_argument"], metavar="[MODEL]", required=False),
+        click.Option(["--url"], metavar="URL", help="A running server that speaks OpenAI's dialect, ours or another."),
+        click.Option(
+            ["--api-key", "key"], metavar="KEY", envvar="OPENAI_API_KEY", help="Its key. [env OPENAI_API_KEY]"
+        ),
+        *data_options(needed=False),
+        *(
+            click.Option(
+                [f"--{name}"], type=click.FloatRange(0, 1), default=least, metavar="X", help=f"{text} [default {least}]"
+            )
+            for name, least, text in _LIMITS
+        ),
+        click.Option(
+            ["--html"], type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page too."
+        ),
+    ]
+    command = SettingCommand(
+        "check", examples=_CHECK_EXAMPLES, first=("Other",), callback=callback, params=own, help=_CHECK
+    )
+    return setting_options(("default_dim", *LIBRARY))(command)
+
+
+def check_job_of(given: dict[str, Any]) -> CheckJob:
+    """The job that the options describe; they are taken out of ``given``, which keeps the settings."""
+    from anydim.quality.check import Thresholds
+
+    limits = Thresholds(**{name: given.pop(name) for name, _, _ in _LIMITS})
+    own = {name: given.pop(name) for name in ("url", "key", "html")}
+    as_json = given["as_json"]
+    data = data_job_of(given)
+    if not data.corpus and data.queries:
+        raise ConfigError("--queries needs --corpus")
+    return CheckJob(data=data if data.corpus else None, limits=limits, as_json=as_json, **own)
+
+
 def fit_command(callback: Callable[..., None]) -> click.Command:
     """The command; ``callback`` gets the options by name."""
     own: list[click.Parameter] = [
@@ -95,12 +229,99 @@ def fit_job_of(given: dict[str, Any]) -> FitJob:
     return FitJob(data=data_job_of(given), **own)
 
 
-def data_options() -> list[click.Parameter]:
-    """The options of both commands over data of the user."""
+def advise_command(callback: Callable[..., None]) -> click.Command:
+    """The command; ``callback`` gets the options by name."""
+    own: list[click.Parameter] = [
+        *data_options(),
+        click.Option(
+            ["-o", "--output"],
+            type=click.Path(path_type=Path),
+            default=Path("advise"),
+            metavar="FOLDER",
+            help="Folder for advise.html, advise.png and advise.json. [default advise]",
+        ),
+        click.Option(
+            ["--task"],
+            type=click.Choice(["retrieval", "pairs", "classification", "clustering"]),
+            default="retrieval",
+            help="What vectors are for. [default retrieval]",
+        ),
+        click.Option(
+            ["--keep"],
+            type=click.FloatRange(0, 1),
+            default=0.98,
+            metavar="SHARE",
+            help="Share of the full vectors' metric to keep. [default 0.98]",
+        ),
+        click.Option(
+            ["--dtypes"], default=_DTYPES, metavar="A,B", help=f"Output types to measure. [default {_DTYPES}]"
+        ),
+        click.Option(
+            ["--fitted/--no-fitted"], default=True, help="Measure fitted forms too; half of the rows fit them."
+        ),
+        click.Option(["--time/--no-time"], default=True, help="Time an exact search with each form."),
+        click.Option(
+            ["--count"],
+            type=click.IntRange(1),
+            default=1_000_000,
+            metavar="N",
+            help="Vectors that sizes and times are stated for. [default 1000000]",
+        ),
+        click.Option(
+            ["--k"], type=click.IntRange(1), default=10, metavar="K", help="Documents a user looks at. [default 10]"
+        ),
+        click.Option(
+            ["--sample"],
+            type=click.IntRange(1),
+            default=500,
+            metavar="N",
+            help="Documents that ask for their neighbours where there are no queries. [default 500]",
+        ),
+        click.Option(
+            ["--pair-fields"],
+            default="sentence1,sentence2",
+            metavar="A,B",
+            help="Fields with the texts or vectors of a pair. [default sentence1,sentence2]",
+        ),
+        click.Option(
+            ["--score-field"], default="score", metavar="NAME", help="Field with a pair's score. [default score]"
+        ),
+        click.Option(
+            ["--label-field"], default="label", metavar="NAME", help="Field with a row's label. [default label]"
+        ),
+    ]
+    command = SettingCommand(
+        "advise", examples=_ADVISE_EXAMPLES, first=("Other",), callback=callback, params=own, help=_ADVISE
+    )
+    return setting_options(LIBRARY)(command)
+
+
+def advise_job_of(given: dict[str, Any]) -> AdviseJob:
+    """The job that the options describe; they are taken out of ``given``, which keeps the settings."""
+    names = ("output", "task", "keep", "fitted", "time", "count", "k", "sample", "score_field", "label_field")
+    own = {name: given.pop(name) for name in names}
+    pair = tuple(name.strip() for name in given.pop("pair_fields").split(","))
+    if len(pair) != 2 or not all(pair):
+        raise ConfigError("--pair-fields needs two names, such as sentence1,sentence2")
+    return AdviseJob(dtypes=_dtypes(given.pop("dtypes")), pair_fields=pair, data=data_job_of(given), **own)
+
+
+def _dtypes(text: str) -> tuple[OutputDtype, ...]:
+    try:
+        found = tuple(OutputDtype(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found:
+        raise ConfigError(f"--dtypes must be among {', '.join(OutputDtype)}, got {text!r}")
+    return found
+
+
+def data_options(needed: bool = True) -> list[click.Parameter]:
+    """The options of the commands over data of the user."""
     return [
         click.Option(
             ["--corpus"],
-            required=True,
+            required=needed,
             metavar="FILE",
             help="Documents: JSONL, CSV, Parquet or text; or their full vectors, as NPY or a Parquet column.",
         ),

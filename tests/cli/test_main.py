@@ -35,7 +35,7 @@ def test_the_module_runs_like_the_command_and_loads_no_torch() -> None:
 def test_help_lists_what_works_and_only_names_the_rest() -> None:
     commands, rest = invoke("--help").output.split("Commands:")[1].split("Not yet available")
     assert [line.split()[0] for line in commands.strip().splitlines()] == [
-        *("deploy", "embed", "fit", "index", "info", "rerank", "search", "serve", "version"),
+        *("advise", "check", "deploy", "embed", "fit", "index", "info", "rerank", "search", "serve", "version"),
     ]
     assert all(name in rest for name in LATER)
 

@@ -1,0 +1,192 @@
+"""What does a rotation fitted on documents gain on documents that it did not see, and what does it cost to serve?
+
+Run: python -m benchmarks.projection [--models minilm starter] [--corpora science tools manuals] [--out FOLDER]
+     python -m benchmarks.projection --part cost --models minilm
+
+Three corpora that the project builds itself (benchmarks/embedded.py): docstrings of scientific packages, docstrings of
+tools, and the manual pages of a Debian system. Three fifths of the pages are fitted on; the others are searched with
+their own questions, so that neither page nor question was seen. Each way of fitting in anydim/quality/rotations.py is
+measured beside truncation and beside half-whitening, which is no rotation and changes full cosines. Needs the test
+extra.
+
+Legend: N pages, D full dimension.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anydim import Embedder
+from anydim.models.rotation import Rotation, write_rotation
+from anydim.quality.forms import Form, Rows
+from anydim.quality.ranking import Ranking
+from anydim.quality.rotations import METHODS, by_moment
+from anydim.types import OutputDtype
+from benchmarks import report
+from benchmarks.corpus import Corpus
+from benchmarks.embedded import CORPORA, embedded
+from benchmarks.texts import folder_of
+
+_DIMS: Final = (32, 64, 96, 128, 192, 256, 320, 384)
+_DTYPES: Final = (OutputDtype.FLOAT32, OutputDtype.INT8, OutputDtype.BINARY)
+_FITTED_ON: Final = 0.6
+_GAIN: Final = 1.5  # nDCG points above svd, at few components, on average
+_LOSS: Final = 0.5  # nDCG points below the better of svd and truncation, anywhere
+_FEW: Final = (32, 64)
+_PASSES: Final = 15
+_TEXTS: Final = 256
+
+
+def half_whitening(rows_ND: Tensor) -> Tensor:
+    """Axes of the second moment, each divided by the root of its strength: (D, D), not orthogonal."""
+    axes_DD = by_moment(rows_ND)
+    strengths_D = (rows_ND @ axes_DD).square().mean(dim=0).sqrt().clamp_min(1e-6)
+    return axes_DD / strengths_D.sqrt()
+
+
+def ways() -> Mapping[str, Callable[[Tensor], Tensor]]:
+    """Name -> rows to a matrix (D, D)."""
+    fitted = {name: (lambda rows_ND, fit=fit: fit(rows_ND, lambda *_: None)) for name, fit in METHODS.items()}
+    return MappingProxyType(
+        {"truncated": lambda rows_ND: torch.eye(rows_ND.shape[1]), **fitted, "half-whitened": half_whitening}
+    )
+
+
+def compare(corpus: str, model: str, count: int, folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Every way of one corpus through one model, dimension by dimension; nDCG@10 in points."""
+    found = embedded(corpus, model, count, folder)
+    pages_ND, questions_ND = torch.from_numpy(found.pages_ND), torch.from_numpy(found.questions_ND)
+    mixed_N = torch.from_numpy(np.random.default_rng(seed).permutation(len(pages_ND)))
+    seen = int(_FITTED_ON * len(pages_ND))
+    fit_N, held_N = mixed_N[:seen], mixed_N[seen:]
+    labels = [{place: 1} for place in range(len(held_N))]
+    rows = []
+    for name, fit in ways().items():
+        began = time.process_time()
+        matrix_DD = fit(pages_ND[fit_N])
+        seconds = time.process_time() - began
+        task = Ranking(
+            queries=Rows(questions_ND[held_N] @ matrix_DD), documents=Rows(pages_ND[held_N] @ matrix_DD), labels=labels
+        )
+        for dtype in _DTYPES:
+            values = {f"d{dim}": 100 * task.measure(Form(dim, dtype)).value for dim in _DIMS}
+            rows.append({"corpus": corpus, "model": model, "seed": seed, "way": name, "dtype": dtype.value, **values})
+        print(f"{corpus} {model} seed {seed}: {name} fitted on {seen} pages in {seconds:.1f} s of CPU", flush=True)
+        print(report.table(rows[-len(_DTYPES) :]), flush=True)
+    return rows
+
+
+def averaged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean over seeds of each corpus, model, way and type."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["corpus"], row["model"], row["way"], row["dtype"]), []).append(row)
+    return [
+        dict(zip(("corpus", "model", "way", "dtype"), key, strict=True))
+        | {f"d{dim}": statistics.mean(row[f"d{dim}"] for row in group) for dim in _DIMS}
+        for key, group in groups.items()
+    ]
+
+
+def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each way against the bars, in float32: the mean gain over svd at few components, and the worst loss anywhere."""
+    plain = [row for row in rows if row["dtype"] == "float32"]
+    by_place = {(row["corpus"], row["model"], row["way"]): row for row in plain}
+    places = sorted({(row["corpus"], row["model"]) for row in plain})
+    found = []
+    for way in ways():
+        gains = {
+            dim: statistics.mean(by_place[*p, way][f"d{dim}"] - by_place[*p, "svd"][f"d{dim}"] for p in places)
+            for dim in _FEW
+        }
+        margins = {
+            (*place, dim): by_place[*place, way][f"d{dim}"]
+            - max(by_place[*place, other][f"d{dim}"] for other in ("svd", "truncated"))
+            for place in places
+            for dim in _DIMS
+        }
+        worst = min(margins, key=lambda key: margins[key])
+        is_met = min(gains.values()) >= _GAIN and margins[worst] >= -_LOSS
+        found.append(
+            {"verdict_on": way}
+            | {f"mean_gain_over_svd_d{dim}": gain for dim, gain in gains.items()}
+            | {"worst": margins[worst], "worst_at": " ".join(map(str, worst)), "bar": "met" if is_met else "missed"}
+        )
+    return found
+
+
+def cost(model: str) -> list[dict[str, Any]]:
+    """CPU seconds of the same texts through one Embedder with a rotation and one without, in turn."""
+    folder = folder_of(model)
+    corpus = Corpus("en")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "rotation.safetensors"
+        with Embedder(str(folder), show_progress=False, threads=1) as plain:
+            width = plain.card.width
+            turn_DD, _ = torch.linalg.qr(torch.randn(width, width))
+            write_rotation(file, Rotation(turn_DD))
+            with Embedder(str(folder), show_progress=False, threads=1, projection=str(file)) as turned:
+                shares = _shares(plain, turned, corpus)
+    return [
+        {
+            "model": model,
+            "texts": _TEXTS,
+            "passes": _PASSES,
+            "cost_percent_median": 100 * (statistics.median(shares) - 1),
+            "cost_percent_quartiles": [100 * (share - 1) for share in statistics.quantiles(shares, n=4)[::2]],
+        }
+    ]
+
+
+def _shares(plain: Embedder, turned: Embedder, corpus: Corpus) -> list[float]:
+    shares = []
+    for number in range(_PASSES + 1):
+        texts = corpus.lines(_TEXTS)
+        order = (plain, turned) if number % 2 else (turned, plain)
+        spent = {}
+        for embedder in order:
+            began = time.process_time()
+            embedder.embed(texts, output_dim=64)
+            spent[id(embedder)] = time.process_time() - began
+        shares.append(spent[id(turned)] / spent[id(plain)])
+    return shares[1:]
+
+
+def main() -> None:
+    """Parse the command line, measure, publish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["gain", "cost"], default="gain")
+    parser.add_argument("--models", nargs="*", default=["minilm", "starter"])
+    parser.add_argument("--corpora", nargs="*", default=list(CORPORA))
+    parser.add_argument("--pages", type=int, default=4000)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--vectors", type=Path, default=Path("build/vectors"), help="folder that keeps the vectors")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    if options.part == "cost":
+        report.publish("projection-cost", [row for model in options.models for row in cost(model)], options.out)
+        return
+    rows = [
+        row
+        for corpus in options.corpora
+        for model in options.models
+        for seed in range(options.seeds)
+        for row in compare(corpus, model, options.pages, options.vectors, seed)
+    ]
+    means = averaged(rows)
+    report.publish("projection", [*means, *verdicts(means)], options.out)
+
+
+if __name__ == "__main__":
+    main()
