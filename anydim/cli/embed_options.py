@@ -89,7 +89,7 @@ def _ray_options() -> list[click.Parameter]:
             ["--ray-gpus"],
             type=click.FloatRange(0),
             metavar="G",
-            help="GPUs of an actor; by default 1 where the cluster has any.",
+            help="GPUs of an actor; by default what --tp says where the cluster has any.",
         ),
         click.Option(
             ["--ray-cpus"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,6 +18,7 @@ from anydim.deploy.pool import LOCAL
 from anydim.errors import AnydimError, ComputeFailed, ConfigError
 
 _CLIENT: Final = "ray://"
+_KNOCK_SECONDS: Final = 10.0
 _QUIET: Final = ("ray.data", "ray.serve")
 
 
@@ -35,6 +37,7 @@ def connected(address: str) -> Iterator[None]:
             f"{address} is an address of Ray Client, over which Ray Data does not run: start the command on a machine "
             "of the cluster with --ray auto, or hand it in with `ray job submit`"
         )
+    _knock(address)
     if ray.is_initialized():
         yield
         return
@@ -70,6 +73,17 @@ def quiet() -> None:
     """Let Ray's libraries say only what has gone wrong."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _knock(address: str) -> None:
+    """Whether anyone listens at HOST:PORT: Ray itself would go on asking for many minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster at {address}: {_first_line(error)}") from error
 
 
 def _of_a_new_one(address: str) -> dict[str, bool]:

@@ -19,7 +19,7 @@ class Pool:
     Attributes:
         address: of the cluster, see ``cluster.connected``.
         actors: how many; None for one a GPU, or one a machine where there is no GPU.
-        gpus: GPUs of an actor; None for one where the cluster has any. An engine runs on one of them.
+        gpus: GPUs of an actor; None for as many as share its model (``tp``) where the cluster has any.
         cpus: CPUs of an actor, which are also the threads of an engine on a CPU.
     """
 

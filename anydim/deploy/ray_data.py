@@ -63,7 +63,7 @@ def embed_on_ray(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progres
     read_records(job.inputs, job.reading)  # what is not there is said before anything starts
     with connected(pool.address), clear_errors(_NEXT):
         quiet()
-        return _run(settings, job, _sized(pool), progress)
+        return _run(settings, job, _sized(pool, settings.get("tp", 1)), progress)
 
 
 def _run(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progress: Callable[[Done], None]) -> Done:
@@ -209,14 +209,14 @@ def _row(**values: int | bytes | None) -> Any:
     return pa.table({name: pa.array([value], kinds[name]) for name, value in values.items()})
 
 
-def _sized(pool: Pool) -> Pool:
+def _sized(pool: Pool, tp: int) -> Pool:
     """The pool with its numbers filled in from what the cluster has.
 
     Raises:
         ConfigError: this machine alone is the cluster, and it has too little.
     """
     has = ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else min(1, has.get("GPU", 0))
+    gpus = pool.gpus if pool.gpus is not None else tp if has.get("GPU") else 0
     machines = sum(1 for node in ray.nodes() if node["Alive"])
     actors = pool.actors or max(1, int(has.get("GPU", 0) // gpus) if gpus else machines)
     wanted = {"GPU": actors * gpus, "CPU": actors * pool.cpus}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,11 +18,11 @@ from click.testing import CliRunner
 from anydim import Embedder
 from anydim.cli.main import make_program
 from anydim.deploy.pool import Pool
-from anydim.deploy.ray_data import embed_on_ray
-from anydim.errors import ConfigError, InvalidRequest
+from anydim.deploy.ray_data import ShardActor, Tries, embed_on_ray
+from anydim.errors import ComputeFailed, ConfigError, InvalidRequest
 from anydim.offline.embed import EmbedJob, EmbedWork
 from anydim.offline.job import Done, run_job
-from anydim.offline.records import Reading
+from anydim.offline.records import Reading, Record
 from tests.deploy.conftest import processes_named, wait_until
 
 ROWS = 200
@@ -129,9 +130,32 @@ def test_what_cannot_work_is_said_in_our_own_words(cluster: str, starter_folder:
         embed_on_ray(settings, replace(job, inputs=["missing.jsonl"]), pool, lambda done: None)
     with pytest.raises(ConfigError, match="standard input"):
         embed_on_ray(settings, replace(job, inputs=["-"]), pool, lambda done: None)
+    with pytest.raises(ConfigError, match=r"no Ray cluster at 127\.0\.0\.1:1: "):
+        embed_on_ray(settings, job, replace(pool, address="127.0.0.1:1"), lambda done: None)
     with pytest.raises(ConfigError, match="ray job submit"):
         embed_on_ray(settings, job, replace(pool, address="ray://127.0.0.1:10001"), lambda done: None)
     assert not Path(f"{job.output}.parts").exists()
+
+
+def test_a_shard_that_kills_its_actors_is_not_tried_for_ever(
+    cluster: str, embedder: Embedder, starter_folder: Path, job: EmbedJob
+) -> None:
+    import ray
+
+    settings = {"model": str(starter_folder), **SETTINGS}
+    tries = ray.remote(num_cpus=0)(Tries).remote()
+    facts = EmbedWork(embedder, job).facts
+    actor = ShardActor(settings, job, facts, tries)
+    record = Record(40, "in.jsonl:41", "a text")
+    shard = pa.table({"number": [4], "rows": [1], "records": [ray.cloudpickle.dumps([record])]})
+    for _ in range(5):
+        assert actor(shard).column("texts")[0].as_py() == 1
+    with pytest.raises(ComputeFailed, match="5 actors died with rows 40 to 40"):
+        actor(shard)
+    ray.kill(tries)
+    other = replace(facts, identity={**facts.identity, "device": "another"})
+    with pytest.raises(ConfigError, match="device is 'another' on one and 'cpu' on another"):
+        ShardActor(settings, job, other, tries)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, job: EmbedJob) -> None:
