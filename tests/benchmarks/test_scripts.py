@@ -12,7 +12,20 @@ import numpy as np
 import pytest
 
 from anydim.errors import ConfigError
-from benchmarks import ablation, limits, load, offline, ours, parallel, profile, serve, soak_engine, start, table
+from benchmarks import (
+    ablation,
+    limits,
+    load,
+    offline,
+    offline_files,
+    ours,
+    parallel,
+    profile,
+    serve,
+    soak_engine,
+    start,
+    table,
+)
 
 TINY = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu")
 
@@ -48,6 +61,14 @@ def test_offline(script: Script) -> None:
         assert 0 < found[engine, "single32"]["p50_ms"] <= found[engine, "single32"]["p99_ms"]
         assert found[engine, "single32"]["share_of_bandwidth"] > 0
     assert found["card", "copy"]["tb_per_s"] > 0
+
+
+def test_offline_files(script: Script) -> None:
+    flags = ("--shape", "tiny", "--dtype", "float32", "--device", "cpu", "--texts", "60", "--shard-texts", "20")
+    files, engine, load = script(offline_files.main, *flags)["rows"]
+    assert files["tokens"] == engine["tokens"] > 60
+    assert files["of_engine"] == files["tokens_per_s"] / engine["tokens_per_s"]
+    assert load["seconds"] > 0
 
 
 def test_a_setting_that_is_not_there_is_refused_and_not_measured() -> None:
