@@ -217,9 +217,7 @@ class IndexSettings:
     """An index: where documents become searchable, how they are stored, and how they are searched."""
 
     db: str | None = _setting(
-        None,
-        "Folder of a LanceDB index, or postgresql://..., qdrant+http://HOST:PORT, qdrant:FOLDER.",
-        metavar="DB",
+        None, "Folder of a LanceDB index, or postgresql://..., qdrant+http://HOST:PORT, qdrant:FOLDER.", metavar="DB"
     )
     collection: str = _setting("documents", "Name of the index in its database.", metavar="NAME")
     coarse_dim: int = _setting(64, "Dimension that the first stage of a search scans.", metavar="D")
@@ -229,12 +227,14 @@ class IndexSettings:
     index_dim: int | Literal["native"] = _setting(
         "native", "Dimension that the second stage compares; native is the model's width.", metavar="D"
     )
-    index_dtype: Literal["float32", "float16"] = _setting("float32", "How these vectors are stored.")
+    index_dtype: Literal["auto", "float32", "float16", "int8"] = _setting(
+        "auto", "How these vectors are stored; auto is int8 where the database can hold it, else float32."
+    )
     chunk_tokens: int | None = _setting(
         None, "Most tokens of a chunk; by default 256, or what the model reads.", metavar="N", least=8
     )
     chunk_overlap: int = _setting(32, "Tokens that neighbouring chunks share.", metavar="N", least=0)
-    candidates: int = _setting(400, "Chunks that the first stage hands on.", metavar="N", most=10_000)
+    candidates: int = _setting(2000, "Chunks that the first stage hands on.", metavar="N", most=10_000)
     rerank_candidates: int = _setting(50, "Chunks that the reranker judges.", metavar="N", most=1000)
     top_k: int = _setting(10, "Hits of a search.", metavar="N", most=1000)
 

@@ -35,22 +35,21 @@ from benchmarks.texts import folder_of
 _TOP: Final = 10
 _WRITTEN: Final = 5000
 _BAR: Final = 0.99  # of the full dimension's recall, at a tenth of its bytes
-_TWO_STAGES: Final = (  # coarse dimension, its type, candidates
-    (64, "int8", 100),
-    (64, "int8", 200),
-    (64, "int8", 400),
-    (64, "int8", 700),
-    (64, "float16", 200),
-    (64, "binary", 400),
-    (32, "int8", 400),
+_TWO_STAGES: Final = (  # coarse dimension, its type, the type of all components, candidates
+    (64, "int8", "float32", 400),
+    (64, "int8", "float32", 700),
+    (64, "int8", "int8", 400),
+    (64, "int8", "int8", 1000),
+    (64, "int8", "int8", 2000),
+    (64, "binary", "int8", 2000),
+    (32, "int8", "int8", 2000),
 )
 _ROTATED: Final = (
-    (64, "int8", 100),
-    (64, "int8", 200),
-    (64, "int8", 400),
-    (64, "int8", 700),
-    (64, "binary", 400),
-    (32, "int8", 400),
+    (64, "int8", "float32", 400),
+    (64, "int8", "int8", 400),
+    (64, "int8", "int8", 1000),
+    (64, "int8", "int8", 2000),
+    (32, "int8", "int8", 2000),
 )
 
 Ranked = list[str]  # names of pages, best first
@@ -118,11 +117,12 @@ def two_stages(
         hits, _ = refine(store, layout, queries_QD[place], found, _TOP)
         return [hit.document for hit in hits]
 
-    name = f"{layout.coarse_dim} {layout.coarse_dtype}"
+    name = f"{layout.coarse_dim} x {layout.coarse_dtype}"
     read = chunks * layout.coarse_bytes
     if not with_refine:
         return Method(f"{name} alone", search, read)
-    return Method(f"{name}, {candidates} refined", search, read + candidates * layout.full_bytes)
+    refined = f"{name}, {candidates} refined by {layout.dim} x {layout.dtype}"
+    return Method(refined, search, read + candidates * layout.full_bytes)
 
 
 def bm25(corpus: Sequence[Page], questions: Sequence[Page]) -> Method:
@@ -147,7 +147,9 @@ def bm25(corpus: Sequence[Page], questions: Sequence[Page]) -> Method:
 def rows_of(index: Index) -> list[Row]:
     """Every chunk of an index with its full vector."""
     found = index.store.nearest(np.ones(index.layout.coarse_dim, np.float32), index.count(), ())
-    return list(index.store.fetch([candidate.key for candidate in found]).values())
+    keys = [candidate.key for candidate in found]
+    rows, vectors = index.store.fetch(keys), index.store.vectors(keys)
+    return [replace(rows[key], full=vectors[key]) for key in keys]
 
 
 def rotation_of(vectors_ND: Float32Array) -> Float32Array:
@@ -161,15 +163,23 @@ def rotation_of(vectors_ND: Float32Array) -> Float32Array:
 
 
 def cut_anew(
-    folder: Path, layout: Layout, rows: Sequence[Row], dim: int, dtype: Any, name: str = "cut"
+    folder: Path,
+    layout: Layout,
+    rows: Sequence[Row],
+    dim: int,
+    dtype: Any,
+    full_dtype: Any = "float32",
+    name: str = "cut",
 ) -> tuple[Store, Layout]:
-    """The same chunks with other small vectors, in a collection of their own."""
-    other = msgspec.structs.replace(layout, coarse_dim=dim, coarse_dtype=dtype)
-    store = open_store(str(folder), f"{name}_{dim}_{dtype}")
+    """The same chunks with other vectors, in a collection of their own."""
+    other = msgspec.structs.replace(layout, coarse_dim=dim, coarse_dtype=dtype, dtype=full_dtype)
+    store = open_store(str(folder), f"{name}_{dim}_{dtype}_{full_dtype}")
     if store.read_layout() is None:
         store.write_layout(other, msgspec.json.encode(other))
-        coarse_Nd = other.coarse(np.stack([row.full for row in rows]))
-        cut_rows = [replace(row, coarse=vector) for row, vector in zip(rows, coarse_Nd, strict=True)]
+        whole_ND = np.stack([row.full for row in rows])
+        coarse_Nd, full_ND = other.coarse(whole_ND), other.full(whole_ND)
+        vectors = zip(rows, coarse_Nd, full_ND, strict=True)
+        cut_rows = [replace(row, coarse=coarse_d, full=full_D) for row, coarse_d, full_D in vectors]
         for start in range(0, len(rows), _WRITTEN):
             store.replace(cut_rows[start : start + _WRITTEN], ())  # the collection is empty: nothing is replaced
         store.finish()
@@ -182,8 +192,8 @@ def rotated(folder: Path, layout: Layout, rows: Sequence[Row], queries_QD: Float
     rotation_DD = rotation_of(full_ND)
     turned = [replace(row, full=vector) for row, vector in zip(rows, full_ND @ rotation_DD, strict=True)]
     methods = []
-    for dim, dtype, candidates in _ROTATED:
-        store, other = cut_anew(folder, layout, turned, dim, dtype, "turned")
+    for dim, dtype, full_dtype, candidates in _ROTATED:
+        store, other = cut_anew(folder, layout, turned, dim, dtype, full_dtype, "turned")
         method = two_stages(store, other, queries_QD @ rotation_DD, len(rows), min(candidates, len(rows)))
         methods.append(replace(method, name=f"rotated {method.name}"))
     return methods
@@ -203,7 +213,7 @@ def with_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def build(folder: Path, model: Path, corpus: Sequence[Page]) -> tuple[Index, dict[str, Any]]:
     """Index the corpus, or go on with it, and what that took. The index needs its model no more to be read."""
     with Embedder(str(model), show_progress=False) as embedder:
-        index = Index(str(folder), embedder)
+        index = Index(str(folder), embedder, index_dtype="float32")
         began = time.perf_counter()
         done = index.add(Document(page.name, page.text) for page in corpus)
         seconds = time.perf_counter() - began
@@ -232,10 +242,12 @@ def measure(folder: Path, model: Path, corpus: Sequence[Page], questions: Sequen
     wanted = [page.name for page in questions]
     store, whole = cut_anew(folder, layout, rows, layout.dim, "float32")
     methods = [full_scan(store, whole, queries_QD, chunks)]
-    for dim, dtype, candidates in _TWO_STAGES:
-        store, other = cut_anew(folder, layout, rows, dim, dtype)
+    store, other = cut_anew(folder, layout, rows, layout.dim, "int8")
+    methods.append(two_stages(store, other, queries_QD, chunks, _TOP, with_refine=False))
+    for dim, dtype, full_dtype, candidates in _TWO_STAGES:
+        store, other = cut_anew(folder, layout, rows, dim, dtype, full_dtype)
         methods.append(two_stages(store, other, queries_QD, chunks, min(candidates, chunks)))
-        if candidates == 400 and dtype == "int8":
+        if candidates == 400 and full_dtype == "float32":
             methods.append(two_stages(store, other, queries_QD, chunks, _TOP, with_refine=False))
     methods += rotated(folder, layout, rows, queries_QD)
     methods.append(bm25(corpus, questions))

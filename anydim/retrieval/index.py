@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from anydim.config import IndexSettings, load_settings
+from anydim.config import load_settings
 from anydim.errors import ConfigError, InvalidRequest
 from anydim.intake.request import InputType
 from anydim.retrieval.chunks import chunk_text
@@ -23,7 +23,7 @@ from anydim.retrieval.documents import Document, Entry, Refusal, checked
 from anydim.retrieval.filters import Where
 from anydim.retrieval.layout import PROBE, Layout, check_model, check_probe, probe_of, read_layout
 from anydim.retrieval.stages import Score, SearchResult, check_query, find, rerank
-from anydim.retrieval.store import Row, Store, open_store, without_password
+from anydim.retrieval.store import Row, open_store, without_password
 from anydim.types import Float32Array
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ class Index:
         return Layout(
             model=self._embedder.card.name,
             dim=dim,
-            dtype=settings.index_dtype,
+            dtype=_dtype("--index-dtype", settings.index_dtype, self.store.full_dtypes),
             coarse_dim=settings.coarse_dim,
-            coarse_dtype=_coarse_dtype(self.store, settings),
+            coarse_dtype=_dtype("--coarse-dtype", settings.coarse_dtype, self.store.coarse_dtypes),
             chunk_tokens=self._chunk_tokens(),
             chunk_overlap=settings.chunk_overlap,
             probe=probe_of(self._embed([PROBE])[0], settings.coarse_dim),
@@ -327,15 +327,12 @@ class Index:
         return len(gone)
 
 
-def _coarse_dtype(store: Store, settings: IndexSettings) -> Any:
-    if settings.coarse_dtype == "auto":
-        return store.coarse_dtypes[0]
-    if settings.coarse_dtype not in store.coarse_dtypes:
-        known = ", ".join(store.coarse_dtypes)
-        raise ConfigError(
-            f"--coarse-dtype must be auto or one of {known} in this database, got {settings.coarse_dtype}"
-        )
-    return settings.coarse_dtype
+def _dtype(flag: str, wanted: str, known: Sequence[str]) -> Any:
+    if wanted == "auto":
+        return known[0]
+    if wanted not in known:
+        raise ConfigError(f"{flag} must be auto or one of {', '.join(known)} in this database, got {wanted}")
+    return wanted
 
 
 def _batches(documents: Iterable[Entry]) -> Iterator[list[Entry]]:

@@ -34,7 +34,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: the model of its vectors.
         dim: D, components of the full vectors.
-        dtype: how the full vectors are stored: float32 or float16.
+        dtype: how the full vectors are stored: float32, float16 or int8.
         coarse_dim: d, components of the vectors that the first stage scans.
         coarse_dtype: float32, float16, int8 or binary.
         chunk_tokens: most tokens of a chunk.
@@ -46,7 +46,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     dim: int
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "int8"]
     coarse_dim: int
     coarse_dtype: Literal["float32", "float16", "int8", "binary"]
     chunk_tokens: int
@@ -63,7 +63,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def full_bytes(self) -> int:
         """Bytes of one full vector."""
-        return (4 if self.dtype == "float32" else 2) * self.dim
+        return {"float32": 4, "float16": 2, "int8": 1}[self.dtype] * self.dim
 
     def coarse(self, vectors_ND: Float32Array) -> Written:
         """Full unit vectors as the first stage stores them: (N, d), for binary uint8 (N, d / 8)."""

@@ -33,6 +33,7 @@ class PostgresStore:
     """A table of one database, and a row in the table of layouts."""
 
     coarse_dtypes = ("float32", "binary")
+    full_dtypes = ("float32", "float16")
 
     def __init__(self, address: str, collection: str) -> None:
         """Connect.
@@ -115,11 +116,14 @@ class PostgresStore:
         words = f"SELECT id, {similarity} AS score FROM {{table}} WHERE {where} ORDER BY score DESC, id LIMIT %s"
         return [Candidate(key, float(score)) for key, score in self._all(words, [query, *values, count])]
 
+    def vectors(self, keys: Sequence[Any]) -> dict[Any, Written]:
+        """See Store."""
+        words: LiteralString = "SELECT id, full_vector FROM {table} WHERE id = ANY(%s)"
+        return {key: full.to_numpy() for key, full in self._all(words, [list(keys)])}
+
     def fetch(self, keys: Sequence[Any]) -> dict[Any, Row]:
         """See Store."""
-        words: LiteralString = (
-            "SELECT id, document, chunk, body, metadata, digest, full_vector FROM {table} WHERE id = ANY(%s)"
-        )
+        words: LiteralString = "SELECT id, document, chunk, body, metadata, digest FROM {table} WHERE id = ANY(%s)"
         return {row[0]: _row(*row[1:]) for row in self._all(words, [list(keys)])}
 
     @contextlib.contextmanager
@@ -225,7 +229,7 @@ def _bits(packed: Written) -> str:
     return "".join(map(str, np.unpackbits(packed).tolist()))
 
 
-def _row(document: str, chunk: int, body: str, metadata: Mapping[str, Any], digest: str, full: Any) -> Row:
+def _row(document: str, chunk: int, body: str, metadata: Mapping[str, Any], digest: str) -> Row:
     return Row(
         document=document,
         chunk=chunk,
@@ -233,7 +237,7 @@ def _row(document: str, chunk: int, body: str, metadata: Mapping[str, Any], dige
         metadata=metadata,
         digest=digest,
         coarse=np.empty(0),
-        full=full.to_numpy(),
+        full=np.empty(0),
     )
 
 

@@ -32,6 +32,7 @@ class QdrantStore:
     """Two collections of one Qdrant: the chunks, and the layout."""
 
     coarse_dtypes = ("float32", "float16", "int8", "binary")
+    full_dtypes = ("float32", "float16")
 
     def __init__(self, address: str, collection: str) -> None:
         """Connect; the key of a server is read from ``QDRANT_API_KEY``.
@@ -133,11 +134,17 @@ class QdrantStore:
             )
         return [Candidate(point.id, float(point.score)) for point in found.points]
 
+    def vectors(self, keys: Sequence[Any]) -> dict[Any, Written]:
+        """See Store."""
+        with self._clear_errors():
+            points = self._client.retrieve(self._name, list(keys), with_payload=False, with_vectors=["full"])
+        return {point.id: np.asarray(point.vector["full"], np.float32) for point in points}
+
     def fetch(self, keys: Sequence[Any]) -> dict[Any, Row]:
         """See Store."""
         with self._clear_errors():
-            points = self._client.retrieve(self._name, list(keys), with_payload=True, with_vectors=["full"])
-        return {point.id: _row(point.payload, point.vector["full"]) for point in points}
+            points = self._client.retrieve(self._name, list(keys), with_payload=True, with_vectors=False)
+        return {point.id: _row(point.payload) for point in points}
 
     def writing(self) -> contextlib.AbstractContextManager[None]:
         """See Store: a chunk has the same id whoever writes it, so that writers do no harm."""
@@ -277,7 +284,7 @@ def _signs(packed: Written) -> Written:
     return np.unpackbits(packed).astype(np.float32) * 2 - 1
 
 
-def _row(payload: Mapping[str, Any], full: Sequence[float]) -> Row:
+def _row(payload: Mapping[str, Any]) -> Row:
     return Row(
         document=payload["document"],
         chunk=payload["chunk"],
@@ -285,5 +292,5 @@ def _row(payload: Mapping[str, Any], full: Sequence[float]) -> Row:
         metadata=payload["metadata"],
         digest=payload["digest"],
         coarse=np.empty(0),
-        full=np.asarray(full, np.float32),
+        full=np.empty(0),
     )

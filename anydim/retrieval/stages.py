@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from anydim.retrieval.filters import Condition, Where, conditions_of
 from anydim.retrieval.layout import Layout, cut, written
 from anydim.retrieval.store import Candidate, Row, Store
 from anydim.types import Float32Array
+
+_MORE: Final = 4  # times as many chunks are read where they were of too few documents
 
 Score = Callable[[str, Sequence[str]], Sequence[float]]  # query, texts -> how relevant each text is, higher is better
 
@@ -144,15 +146,30 @@ def refine(
         per_document: keep the best chunk of each document alone.
     """
     began = time.perf_counter()
-    rows = list(store.fetch([candidate.key for candidate in candidates]).values())
-    hits: list[Hit] = []
-    if rows:
-        full_CD = np.stack([row.full for row in rows]).astype(np.float32)
-        cosines_C = cut(full_CD, layout.dim) @ cut(query_D[None], layout.dim)[0]
-        hits = sorted(map(_hit, rows, cosines_C.tolist()), key=_order)
-    if per_document:
-        hits = _first_of_each(hits)
-    return hits[:count], Stage("refine", f"{layout.dim} x {layout.dtype}", len(hits[:count]), _since(began))
+    vectors = store.vectors([candidate.key for candidate in candidates])
+    ranked: list[tuple[Any, float]] = []
+    if vectors:
+        full_CD = cut(np.stack(list(vectors.values())).astype(np.float32), layout.dim)
+        cosines_C = full_CD @ cut(query_D[None], layout.dim)[0]
+        ranked = sorted(zip(vectors, cosines_C.tolist(), strict=True), key=lambda pair: -pair[1])
+    hits = _read(store, ranked, count, per_document)
+    return hits, Stage("refine", f"{layout.dim} x {layout.dtype}", len(hits), _since(began))
+
+
+def _read(store: Store, ranked: Sequence[tuple[Any, float]], count: int, per_document: bool) -> list[Hit]:
+    """The texts of the best ``count``, and no others: they are most of what an index holds."""
+    most = count
+    while True:
+        # What is as good as the last goes along, so that equal scores are ordered by document in every database.
+        last = ranked[min(most, len(ranked)) - 1][1] if ranked else 0.0
+        chosen = {key: cosine for key, cosine in ranked if cosine >= last}
+        rows = store.fetch(list(chosen))
+        hits = sorted((_hit(row, chosen[key]) for key, row in rows.items()), key=_order)
+        if per_document:
+            hits = _first_of_each(hits)
+        if len(hits) >= count or len(chosen) == len(ranked):
+            return hits[:count]
+        most *= _MORE
 
 
 def reranked(hits: Sequence[Hit], scores: Sequence[float], count: int) -> list[Hit]:

@@ -32,7 +32,7 @@ class Row:
         metadata: its document's.
         digest: its document's.
         coarse: the vector that the first stage scans, as the layout writes it.
-        full: the vector of the second stage; empty where it was not asked for.
+        full: the vector of the second stage; empty in rows that ``fetch`` gives.
     """
 
     document: str
@@ -58,6 +58,11 @@ class Store(Protocol):
     @property
     def coarse_dtypes(self) -> Sequence[str]:
         """What the first stage can scan here; the first is the default."""
+        ...
+
+    @property
+    def full_dtypes(self) -> Sequence[str]:
+        """How the vectors of the second stage can be stored here; the first is the default."""
         ...
 
     def read_layout(self) -> bytes | None:
@@ -98,8 +103,12 @@ class Store(Protocol):
         """
         ...
 
+    def vectors(self, keys: Sequence[Any]) -> dict[Any, Written]:
+        """The full vectors (D,) behind keys of candidates; those deleted meanwhile are missing."""
+        ...
+
     def fetch(self, keys: Sequence[Any]) -> dict[Any, Row]:
-        """The chunks behind keys of candidates, with their full vectors (D,); those deleted meanwhile are missing."""
+        """The chunks behind keys of candidates, without vectors; those deleted meanwhile are missing."""
         ...
 
     def writing(self) -> AbstractContextManager[None]:

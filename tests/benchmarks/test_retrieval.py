@@ -58,6 +58,6 @@ def test_the_script_measures_every_method(
     rows = json.loads(file.read_text())["rows"]
     assert rows[0]["pages"] == 20
     found = {row["method"]: row for row in rows[1:]}
-    assert {"full 384", "64 int8 alone", "BM25"} <= set(found)
-    assert found["full 384"]["recall_at_10"] == found["64 int8, 20 refined"]["recall_at_10"]
+    assert {"full 384", "384 x int8 alone", "64 x int8 alone", "BM25"} <= set(found)
+    assert found["full 384"]["recall_at_10"] == found["64 x int8, 20 refined by 384 x int8"]["recall_at_10"]
     assert all(row["p50_ms"] > 0 and 0 <= row["ndcg_at_10"] <= 1 for row in found.values())

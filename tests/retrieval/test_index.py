@@ -21,7 +21,7 @@ QUERIES = ("the right to go to school", "fair trial before a court", "rest and h
 @pytest.fixture(scope="module")
 def library(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """Ninety articles in three languages."""
-    with Index(str(tmp_path_factory.mktemp("library")), embedder) as index:
+    with Index(str(tmp_path_factory.mktemp("library")), embedder, index_dtype="float32") as index:
         index.add(articles("en", "de", "fr"))
         yield index
 
@@ -36,6 +36,16 @@ def test_hits_are_those_of_sentence_transformers_and_scikit_learn(library: Index
         hits = library.search(query, candidates=10_000).hits
         assert [(hit.document, hit.chunk) for hit in hits] == [(chunks[at].document, chunks[at].chunk) for at in wanted]
         np.testing.assert_allclose([hit.score for hit in hits], 1 - row, atol=1e-4)
+
+
+def test_all_components_as_small_integers_find_the_same(library: Index, open_index: OpenIndex) -> None:
+    small = open_index()
+    small.add(articles("en", "de", "fr"))
+    assert (small.layout.dtype, small.layout.full_bytes) == ("int8", library.layout.full_bytes // 4)
+    for query in QUERIES:
+        found, exact = (index.search(query, candidates=10_000).hits for index in (small, library))
+        assert [hit.document for hit in found[:3]] == [hit.document for hit in exact[:3]]
+        np.testing.assert_allclose([hit.score for hit in found], [hit.score for hit in exact], atol=3e-3)
 
 
 def test_each_stage_says_what_it_kept_and_how_long_it_took(library: Index) -> None:
@@ -81,7 +91,7 @@ def test_a_rotation_fitted_to_the_documents_finds_more_with_few_components(
     projection = {"projection": str(tmp_path / "rotation.safetensors")}
     with (
         Embedder(str(minilm_folder), dtype="float32", threads=1, **projection) as turning,
-        Index(str(tmp_path / "turned"), turning) as turned,
+        Index(str(tmp_path / "turned"), turning, index_dtype="float32") as turned,
     ):
         turned.add(documents)
         queries = [document.text[:60] for document in documents]

@@ -148,7 +148,9 @@ def test_the_nearest_are_those_of_scikit_learn(kind: str, dtype: str, address_of
         np.testing.assert_allclose(
             [candidate.score for candidate in found], np.sort(scores)[::-1][:20], atol=2e-3 if "16" in dtype else 1e-5
         )
-        fetched = store.fetch([candidate.key for candidate in found])
+        keys = [candidate.key for candidate in found]
+        fetched, vectors = store.fetch(keys), store.vectors(keys)
+        assert fetched.keys() == vectors.keys() == set(keys)
         assert len(fetched) == 20
         by_place = {(row.document, row.chunk): (row, score) for row, score in zip(rows, scores, strict=True)}
         for candidate in found:
@@ -156,7 +158,7 @@ def test_the_nearest_are_those_of_scikit_learn(kind: str, dtype: str, address_of
             original, score = by_place[row.document, row.chunk]
             assert candidate.score == pytest.approx(score, abs=2e-3)
             assert (row.text, dict(row.metadata), row.digest) == (original.text, original.metadata, original.digest)
-            np.testing.assert_allclose(row.full, original.full, atol=1e-6)
+            np.testing.assert_allclose(vectors[candidate.key], original.full, atol=1e-6)
 
 
 WHERES: tuple[tuple[Any, Callable[[dict[str, Any]], bool]], ...] = (
@@ -247,7 +249,7 @@ def test_all_is_there_when_it_is_opened_again_and_fields_may_come_later(kind: st
 @pytest.mark.parametrize("kind", ["postgres", "qdrant"])
 def test_an_index_lives_in_a_second_home_as_in_the_first(kind: str, address_of: Address, open_index: OpenIndex) -> None:
     documents = articles("en")
-    here, there = open_index(coarse_dtype="float32"), open_index(address_of(kind))
+    here, there = open_index(coarse_dtype="float32", index_dtype="float32"), open_index(address_of(kind))
     for index in (here, there):
         assert index.add(documents).added == 30
         assert index.add(documents[:-2], prune=True).removed == 2
