@@ -22,7 +22,7 @@ import torch
 from anydim import Embedder
 from anydim.config import Settings, load_settings
 from anydim.deploy.ray_run import running_service
-from anydim.deploy.ray_serve import Replica
+from anydim.deploy.ray_serve import Replica, app
 from anydim.deploy.scaling import Scale
 from anydim.deploy.service import NAME
 from anydim.engine.handle import Health
@@ -48,6 +48,16 @@ class Service:
     def settings(self, **more: Any) -> Settings:
         named = {"model": str(self.folder), "device": "cpu", "threads": 1, "dtype": "float32", **more}
         return load_settings({**named, "port": self.port, "api_key": [f"tests:{KEY}"]}, {})
+
+    def run(self) -> None:
+        """As a Serve config has it run: the importable application, with args, and the key in a variable."""
+        from ray import serve
+
+        serve.start(proxy_location="EveryNode", http_options={"host": "127.0.0.1", "port": self.port})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANYDIM_API_KEY", f"tests:{KEY}")
+            made = app({"model": str(self.folder), "device": "cpu", "threads": 1, "dtype": "float32"})
+        serve.run(made, name=NAME, route_prefix="/")
 
     def deploy(self, address: str, **more: Any) -> None:
         with running_service(self.settings(**more), SCALE, address) as port:
@@ -75,7 +85,7 @@ def service(cluster: str, starter_folder: Path) -> Iterator[Service]:
     from ray import serve
 
     found = Service(starter_folder)
-    found.deploy(cluster)
+    found.run()
     yield found
     serve.shutdown()
 
