@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEW_TOKENS",
+    "LEAST_HEAD_DIM",
     "OP_NAMES",
     "AttentionPlan",
     "Ops",
@@ -51,6 +52,9 @@ __all__ = [
 
 FEW_TOKENS: Final = 64
 """Most tokens of a forward that runs the fused steps of a layer."""
+
+LEAST_HEAD_DIM: Final = 32
+"""Least values of a head that they take, which multiply half a head at a time: a tensor core takes 16."""
 
 Attend = Callable[[Tensor, AttentionPlan, int, int, float, bool], Tensor]
 AttendRows = Callable[[Tensor, Tensor, AttentionPlan, int, int, float], Tensor]

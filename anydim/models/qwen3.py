@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from anydim.errors import ModelError
-from anydim.kernels import FEW_TOKENS, Ops, rope_tables
+from anydim.kernels import FEW_TOKENS, LEAST_HEAD_DIM, Ops, rope_tables
 from anydim.models.feed import Operand, plain_feed
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
@@ -132,8 +132,9 @@ class Qwen3(nn.Module):
         return self._ops.add_rms_norm(hidden_TD, residual_TD, self.norm, self._eps)[0]
 
     def _is_few(self, batch: Packed) -> bool:
-        """Whether the fused steps take this batch: they know no shared prefixes and no biases."""
-        return len(batch.ids_T) <= FEW_TOKENS and not batch.plan.prefix_groups and not self._has_bias
+        """Whether the fused steps take this batch: they know no shared prefixes, no biases and no tiny heads."""
+        fits = self._head_dim >= LEAST_HEAD_DIM and not self._has_bias
+        return fits and len(batch.ids_T) <= FEW_TOKENS and not batch.plan.prefix_groups
 
     def _forward_few(self, steps: FusedKernels, batch: Packed, stream_TD: Tensor, rows_R: Tensor | None) -> Tensor:
         """The layers of few tokens. Every token goes to the end: the weights, not the rows, are what costs."""
