@@ -24,6 +24,11 @@ class Corpus:
         self._lines = [row[key] for row in lines if row.get(key)]
         self._articles = [row["text"] for row in _rows("udhr_articles.jsonl") if row["lang"] == language]
 
+    @property
+    def sentences(self) -> list[str]:
+        """The interface sentences that ``lines`` puts together."""
+        return list(self._lines)
+
     def lines(self, count: int) -> list[str]:
         """One-line texts: two interface sentences each, about a dozen tokens."""
         return [" ".join(self._draw.sample(self._lines, 2)) for _ in range(count)]

@@ -19,16 +19,19 @@ from typing import Final
 import numpy as np
 
 from anydim.engine.policy import Policy
+from anydim.engine.prefixes import find_prefixes
 from anydim.engine.queue import Queue, Taken
 from anydim.engine.work import Answer, Ticket, hand_out
 from anydim.errors import Overloaded
 from anydim.types import Item, Output
+from benchmarks.corpus import Corpus
 from benchmarks.service_times import ServiceTimes
 
 FRONT_SECONDS: Final = 0.35e-3
 FRONT_TEXT_SECONDS: Final = 0.057e-3
 
 _NOTHING: Final = np.empty(0, np.float32)
+_GRAPH_TOKENS: Final = 1024  # batches up to here replay a graph, which knows no shared beginnings
 _DIM: Final = 32
 
 Draw = Callable[[], Sequence[Item]]
@@ -124,7 +127,13 @@ class Engine:
     """One engine and its front ends: the real queue before a simulated device."""
 
     def __init__(
-        self, clock: Clock, policy: Policy, times: ServiceTimes, delay: Delay = lambda: 0.0, fronts: int = 1
+        self,
+        clock: Clock,
+        policy: Policy,
+        times: ServiceTimes,
+        delay: Delay = lambda: 0.0,
+        fronts: int = 1,
+        gap: float = 0.0,
     ) -> None:
         """Idle.
 
@@ -134,8 +143,10 @@ class Engine:
             times: of its device.
             delay: what a request waits outside, half of it before and half behind.
             fronts: front ends.
+            gap: seconds that a batch without a graph takes more where the device had nothing to do until it came.
         """
         self._clock = clock
+        self._gap = gap
         self._times = times
         self._delay = delay
         self._front = FrontEnds(clock, fronts)
@@ -184,7 +195,12 @@ class Engine:
         before, self._ahead = self._ahead, None
         taken = self.queue.take()
         if taken.works:
-            seconds = self._times([work.length for work in taken.works])
+            seconds = self._seconds(taken)
+            if (
+                self._device_free < self._clock.now + self._gap
+                and sum(work.length for work in taken.works) > _GRAPH_TOKENS
+            ):
+                seconds += self._gap
             self._device_free = max(self._clock.now, self._device_free) + seconds
             self.busy_seconds += seconds
             self._ahead = taken, self._device_free
@@ -194,6 +210,18 @@ class Engine:
             self._clock.at(self._clock.now, self._step)
         else:
             self._is_idle = True
+
+    def _seconds(self, taken: Taken) -> float:
+        """Of a batch, with what its texts begin with in common computed once, as the runner does."""
+        texts = [work.item.ids for work in taken.works]
+        lengths = [len(ids) for ids in texts]
+        found = None
+        if sum(lengths) > _GRAPH_TOKENS:
+            found = find_prefixes(np.concatenate(texts), np.cumsum([0, *lengths], dtype=np.int32))
+        if found is None:
+            return self._times(lengths)
+        members = np.bincount(found.prefix_B[found.prefix_B >= 0], minlength=len(found.lengths_P))
+        return self._times(lengths, int(((members - 1) * found.lengths_P).sum()))
 
     def _finish(self, taken: Taken) -> None:
         output = Output(_NOTHING)
@@ -221,6 +249,20 @@ def spread(mean: float, sigma: float, most: int, texts: int = 1, seed: int = 0) 
         return Item(ids=ids, dim=_DIM)
 
     return lambda: [item() for _ in range(texts)]
+
+
+def lines(mean: float, texts: int, seed: int = 0) -> Draw:
+    """Requests like those of Corpus.lines: two of its sentences a text, of so many tokens in the mean.
+
+    Equal texts share a forward and equal beginnings are computed once, as on a server. A sentence has as many tokens as
+    its part of the characters says.
+    """
+    draws, sizes = random.Random(seed), [len(sentence) for sentence in Corpus("en").sentences]
+    scale = mean / 2 / (sum(sizes) / len(sizes))
+    counts = [max(1, round(size * scale)) for size in sizes]
+    starts = [0, *itertools.accumulate(counts)]
+    sentences = [np.arange(start, start + count, dtype=np.int32) for start, count in zip(starts, counts, strict=False)]
+    return lambda: [Item(ids=np.concatenate(draws.sample(sentences, 2)), dim=_DIM) for _ in range(texts)]
 
 
 def again(draw: Draw, count: int) -> Draw:

@@ -33,10 +33,10 @@ class ServiceTimes:
     per_token: float
     per_pair: float
 
-    def __call__(self, lengths: Sequence[int]) -> float:
-        """Seconds of a batch of texts of so many tokens each."""
+    def __call__(self, lengths: Sequence[int], saved: int = 0) -> float:
+        """Seconds of a batch of texts of so many tokens, less ``saved`` ones that several texts share."""
         pairs = sum(length * length for length in lengths)
-        return max(self.floor, self.base + self.per_token * sum(lengths) + self.per_pair * pairs)
+        return max(self.floor, self.base + self.per_token * (sum(lengths) - saved) + self.per_pair * pairs)
 
     @property
     def tokens_per_second(self) -> float:

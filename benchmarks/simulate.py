@@ -3,9 +3,9 @@
 Run: python -m benchmarks.simulate [LOAD.json ...] [--times OFFLINE.json] [--chart FILE.svg]
 
 Replays the cases of result files of `load` in simulated time, in their order, and prints measured and simulated figures
-side by side; the exit code is 1 where one is further off than 15 %. Without files it takes that of an H100 and the 4B
-shape. The queue is the one that a server runs; how long a batch takes is a formula, fitted to a result file of
-`offline` of the same card and model. `plan` extrapolates with the same parts.
+side by side; the exit code is 1 where one is further off than 15 %. Without files it takes those of an H100 and of an
+H200 with the 4B shape. The queue is the one that a server runs; how long a batch takes is a formula, fitted to a result
+file of `offline` of an H100 with the same model. `plan` extrapolates with the same parts.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks.queueing import (
     Seen,
     again,
     jitter,
+    lines,
     offer,
     saturate,
     spread,
@@ -43,7 +44,7 @@ from benchmarks.service_times import ServiceTimes
 MOST_OFF: Final = 0.15
 RESULTS: Final = Path(__file__).parent / "results"
 TIMES: Final = RESULTS / "2026-11-26-offline-4b-bfloat16-h100.json"
-LOAD: Final = RESULTS / "2026-11-26-load-4b-h100.json"
+LOADS: Final = (RESULTS / "2026-11-26-load-4b-h100.json", RESULTS / "2026-11-26-load-4b-h200.json")
 _DRAWS: Final = (8192, 256)  # different requests of an overload, now and in the first runs
 _FEW_DRAWS: Final = ("e7f1ad6", "9e2e4c83158740c2cdebee675662fa7e09757510", "5007582")
 _NOTHING_ALONE: Final = {"p50_ms": 4.6, "p99_ms": 9.4, "tokens_per_s": 20.0, "requests_per_s": 1.0}  # of serve-4b
@@ -60,6 +61,7 @@ class Measured:
 
     Attributes:
         rows: by what they hold.
+        gap: of a batch that finds the device idle, from `slice_ms`, which is compared with nothing.
         draws: different requests of an overload; what is under way when it comes again shares a forward.
         options: of the command that measured it.
         times: of the device.
@@ -74,6 +76,7 @@ class Measured:
     queue_tokens: int
     front: tuple[float, float]
     draws: int
+    gap: float
 
     @classmethod
     def of_file(cls, file: Path, times: Path) -> Measured:
@@ -91,14 +94,15 @@ class Measured:
         batch, queue = _GPU_LIMITS if of_gpu else _CPU_LIMITS
         few = found["commit"] in _FEW_DRAWS
         options = _options(found["command"], of_gpu, few)
-        return cls(rows, options, device, batch, queue, front, _DRAWS[few])
+        gap = _gap(rows["mixed"], device) if of_gpu and "mixed" in rows else 0.0
+        return cls(rows, options, device, batch, queue, front, _DRAWS[few], gap)
 
     def engine(self, clock: Clock, slice_tokens: int, queue_tokens: int | None = None) -> Engine:
         """The server, simulated."""
         policy = Policy(
             batch_tokens=self.batch_tokens, queue_tokens=queue_tokens or self.queue_tokens, slice_tokens=slice_tokens
         )
-        return Engine(clock, policy, self.times, jitter(*self.front))
+        return Engine(clock, policy, self.times, jitter(*self.front), gap=self.gap)
 
 
 def mixed(measured: Measured) -> Iterator[tuple[str, Seen]]:
@@ -143,7 +147,7 @@ def overload(measured: Measured) -> Iterator[tuple[str, Seen]]:
 
     def scene() -> tuple[Clock, Engine, Draw]:
         clock = Clock()
-        draw = spread(_mean(rows["peak"]) / texts, _SPREAD, 512, texts)
+        draw = lines(_mean(rows["peak"]) / texts, texts)
         return clock, measured.engine(clock, slice_tokens, queue_tokens), again(draw, measured.draws)
 
     clock, engine, draw = scene()
@@ -187,6 +191,12 @@ def _front(row: Mapping[str, Any], spent: float) -> tuple[float, float]:
     """Median and spread of what requests that wait for nobody take beside the device."""
     median, most = (max(1e-6, row[name] / 1e3 - spent) for name in ("p50_ms", "p99_ms"))
     return median, math.log(most / median) / _P99
+
+
+def _gap(row: Mapping[str, Any], device: ServiceTimes) -> float:
+    """What a document that finds the server idle takes beside its forward and its front end."""
+    spent = device([int(row["slice_tokens"])]) + FRONT_SECONDS + FRONT_TEXT_SECONDS
+    return float(max(0.0, row["slice_ms"] / 1e3 - spent))
 
 
 def _lines(row: Mapping[str, Any]) -> Draw:
@@ -238,14 +248,16 @@ def draw_chart(files: Sequence[Path], times: Path, place: Path) -> None:
     """Simulated over measured figures, a point each; needs matplotlib."""
     plt = importlib.import_module("matplotlib.pyplot")
     plt.rcParams.update({"svg.hashsalt": "anydim", "svg.fonttype": "none"})
-    rows = [row for file in files for row in compare(Measured.of_file(file, times))]
-    figure, axes = plt.subplots(figsize=(6, 0.28 * len(rows) + 1))
-    names = [f"{row['what']}: {row['figure']}" for row in rows]
+    figure, axes = plt.subplots(figsize=(6, 7.7))
     axes.axvspan(-100 * MOST_OFF, 100 * MOST_OFF, alpha=0.15)
-    axes.plot([100 * row["off"] for row in rows], names, "o")
-    axes.set(xlabel="simulated against measured, %", title="One H100, 4B, bfloat16")
+    for file, marker in zip(files, "os^v", strict=False):
+        rows = compare(Measured.of_file(file, times))
+        names = [f"{row['what']}: {row['figure']}" for row in rows]
+        axes.plot([100 * row["off"] for row in rows], names, marker, label=file.stem)
+    axes.set(xlabel="simulated against measured, %", title="One GPU, 4B, bfloat16")
     axes.invert_yaxis()
     axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
     figure.tight_layout()
     place.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(place, metadata={"Date": None})
@@ -255,7 +267,7 @@ def draw_chart(files: Sequence[Path], times: Path, place: Path) -> None:
 def main() -> None:
     """Parse the command line, do it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=[LOAD], help="result files of load")
+    parser.add_argument("files", nargs="*", type=Path, default=list(LOADS), help="result files of load")
     parser.add_argument("--times", type=Path, default=TIMES, help="result file of offline")
     parser.add_argument("--chart", type=Path, help="file for a chart")
     options = parser.parse_args()

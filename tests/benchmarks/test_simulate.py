@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,8 +64,9 @@ def test_the_formula_is_what_was_measured() -> None:
             assert row["formula_ms"] == pytest.approx(row["measured_ms"], rel=0.05), (file.name, row)
 
 
-def test_one_node_is_reproduced_but_for_one_figure() -> None:
-    rows = simulate.compare(simulate.Measured.of_file(simulate.LOAD, simulate.TIMES))
+@pytest.mark.parametrize("file", simulate.LOADS, ids=lambda file: str(file.stem))
+def test_one_node_is_reproduced_but_for_one_figure(file: Path) -> None:
+    rows = simulate.compare(simulate.Measured.of_file(file, simulate.TIMES))
     assert len(rows) == 24
     far = {(row["what"], row["figure"]) for row in rows if not row["near"]}
     assert far <= {("peak", "p99_ms")}  # docs/scale.md says so
