@@ -150,7 +150,7 @@ class EngineSettings:
         0.85, "Share of a GPU's memory for weights and workspace; batches get what fits.", "F", least=0.01, most=1
     )
     tp: int = _setting(1, "Devices that share each model, each with a part of its weights.", metavar="N", most=64)
-    tp_cuda_graphs: bool = _setting(False, "Replay small batches as CUDA graphs with --tp too, sums included.")
+    tp_cuda_graphs: bool = _setting(True, "Replay small batches as CUDA graphs with --tp too, sums included.")
     dp: int = _setting(1, "Engines behind one port, on devices one after another.", metavar="N", most=64)
 
 

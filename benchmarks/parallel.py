@@ -62,7 +62,7 @@ def changes_of(part: str, count: int) -> dict[str, Any]:
     if part == "float32":
         return {"dtype": "float32", "quantization": "none", "cuda_graphs": False, "max_batch_tokens": 8192}
     if part.startswith("tp") or part == "kill":
-        return {"tp": count, "tp_cuda_graphs": part == "tp-graphs"}
+        return {"tp": count, "tp_cuda_graphs": part != "tp"}
     return {}
 
 

@@ -118,7 +118,7 @@ class EngineClient:
         if self.is_stuck:
             return Health(False, False, f"the engine has made no progress for {self._stuck_after:.0f} seconds")
         if not self._beat.alive:
-            return Health(False, False, "the engine's loop has stopped")
+            return Health(False, False, self._beat.reason or "the engine's loop has stopped")
         return Health(True, True)
 
     def counts(self) -> EngineCounts | None:
@@ -165,6 +165,8 @@ class EngineClient:
                         future.set_exception(wire.rebuild(kind, message, retry_after))
                 case wire.Beat():
                     self._beat, self._beat_at = header, time.monotonic()
+                    if header.reason:
+                        self.expect_end(f"{header.reason}; it is being restarted")
                     told = header.counts.queued_tokens + header.counts.running_tokens
                     self._others_tokens = max(0.0, told - self._own_tokens)
                 case wire.Hello(device, dtype, batch_tokens):

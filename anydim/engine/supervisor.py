@@ -190,7 +190,7 @@ class Supervisor:
     def _sweep(self, group: int) -> None:
         """End ranks of an engine that has ended, where one did not notice: a stopped process holds its device."""
         if self._has_ranks:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
                 os.killpg(group, signal.SIGKILL)
 
     async def _end_process(self) -> None:

@@ -69,11 +69,12 @@ class Refused(msgspec.Struct, tag=True, array_like=True):
 
 
 class Beat(msgspec.Struct, tag=True, array_like=True):
-    """Engine to front end, several times a second: what the loop is doing."""
+    """Engine to front end, several times a second: what the loop is doing; the last one says why it has stopped."""
 
     alive: bool
     busy_seconds: float
     counts: EngineCounts
+    reason: str = ""
 
 
 class Hello(msgspec.Struct, tag=True, array_like=True):

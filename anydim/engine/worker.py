@@ -157,9 +157,11 @@ async def _beat(engine: Engine, report: object, writer: asyncio.StreamWriter) ->
     while True:
         status = engine.status()
         if not status.alive:  # everyone is answered; the supervisor starts a new process
-            await writer.drain()
             await asyncio.sleep(_BEAT_SECONDS)  # why it failed is known a moment after that it did
-            _die(report, engine.reason or "the engine's loop has stopped")
+            reason = engine.reason or "the engine's loop has stopped"
+            wire.write_frame(writer, wire.Beat(False, status.busy_seconds, status.counts, reason))
+            await writer.drain()
+            _die(report, reason)
         wire.write_frame(writer, wire.Beat(status.alive, status.busy_seconds, status.counts))
         await asyncio.sleep(_BEAT_SECONDS)
 
