@@ -63,7 +63,9 @@ def ways() -> Mapping[str, Callable[[Tensor], Tensor]]:
     )
 
 
-def compare(corpus: str, model: str, count: int, folder: Path, seed: int) -> list[dict[str, Any]]:
+def compare(
+    corpus: str, model: str, count: int, folder: Path, seed: int, dtypes: Sequence[OutputDtype], chosen: Sequence[str]
+) -> list[dict[str, Any]]:
     """Every way of one corpus through one model, dimension by dimension; nDCG@10 in points."""
     found = embedded(corpus, model, count, folder)
     pages_ND, questions_ND = torch.from_numpy(found.pages_ND), torch.from_numpy(found.questions_ND)
@@ -72,18 +74,19 @@ def compare(corpus: str, model: str, count: int, folder: Path, seed: int) -> lis
     fit_N, held_N = mixed_N[:seen], mixed_N[seen:]
     labels = [{place: 1} for place in range(len(held_N))]
     rows = []
-    for name, fit in ways().items():
+    for name in chosen:
+        fit = ways()[name]
         began = time.process_time()
         matrix_DD = fit(pages_ND[fit_N])
         seconds = time.process_time() - began
         task = Ranking(
             queries=Rows(questions_ND[held_N] @ matrix_DD), documents=Rows(pages_ND[held_N] @ matrix_DD), labels=labels
         )
-        for dtype in _DTYPES:
+        for dtype in dtypes:
             values = {f"d{dim}": 100 * task.measure(Form(dim, dtype)).value for dim in _DIMS}
             rows.append({"corpus": corpus, "model": model, "seed": seed, "way": name, "dtype": dtype.value, **values})
         print(f"{corpus} {model} seed {seed}: {name} fitted on {seen} pages in {seconds:.1f} s of CPU", flush=True)
-        print(report.table(rows[-len(_DTYPES) :]), flush=True)
+        print(report.table(rows[-len(dtypes) :]), flush=True)
     return rows
 
 
@@ -105,7 +108,7 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     by_place = {(row["corpus"], row["model"], row["way"]): row for row in plain}
     places = sorted({(row["corpus"], row["model"]) for row in plain})
     found = []
-    for way in ways():
+    for way in dict.fromkeys(row["way"] for row in plain):
         gains = {
             dim: statistics.mean(by_place[*p, way][f"d{dim}"] - by_place[*p, "svd"][f"d{dim}"] for p in places)
             for dim in _FEW
@@ -171,18 +174,21 @@ def main() -> None:
     parser.add_argument("--corpora", nargs="*", default=list(CORPORA))
     parser.add_argument("--pages", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--ways", nargs="*", default=list(ways()), help="truncated and svd must be among them")
+    parser.add_argument("--dtypes", nargs="*", default=[dtype.value for dtype in _DTYPES])
     parser.add_argument("--vectors", type=Path, default=Path("build/vectors"), help="folder that keeps the vectors")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.part == "cost":
         report.publish("projection-cost", [row for model in options.models for row in cost(model)], options.out)
         return
+    dtypes = [OutputDtype(name) for name in options.dtypes]
     rows = [
         row
         for corpus in options.corpora
         for model in options.models
         for seed in range(options.seeds)
-        for row in compare(corpus, model, options.pages, options.vectors, seed)
+        for row in compare(corpus, model, options.pages, options.vectors, seed, dtypes, options.ways)
     ]
     means = averaged(rows)
     report.publish("projection", [*means, *verdicts(means)], options.out)

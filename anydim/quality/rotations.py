@@ -23,7 +23,8 @@ Progress = Callable[[str, int, int], None]
 Rotate = Callable[[Tensor, Progress], Tensor]
 
 _ROWS: Final = 65_536  # of a sum at a time
-_LEARNED: Final = 512  # leading components that learning may mix: what lies behind them is small
+_LEARNED: Final = 512  # most leading components that learning may mix
+_LEARNED_SHARE: Final = 5 / 6  # and most of the width: cuts from there on are those of the axes it starts from
 _KEPT: Final = MappingProxyType(  # components at which neighbours shall be kept, and how much each of them counts
     {32: 1.0, 64: 1.0, 96: 1.0, 128: 1.0, 192: 2.0, 256: 2.0, 320: 2.0, 384: 2.0, 448: 2.0}
 )
@@ -73,7 +74,7 @@ def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tens
         float32 (D, D).
     """
     axes_DD = by_spread(rows_ND)
-    learned = min(rows_ND.shape[1], _LEARNED)
+    learned = min(int(_LEARNED_SHARE * rows_ND.shape[1]), _LEARNED)
     turned_NK = torch.cat([part_ND @ axes_DD[:, :learned] for part_ND in torch.split(rows_ND, _ROWS)])
     rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
     return torch.cat([axes_DD[:, :learned] @ rotation_KK, axes_DD[:, learned:]], dim=1).contiguous()
