@@ -42,7 +42,7 @@ from benchmarks.texts import folder_of
 
 _PART: Final = 512  # texts of a call
 _FILES: Final = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tsv", "*.csv")
-_PAIRS: Final = 2000
+_PAIRS: Final = 600
 _OWN: Final = (*CORPORA, "trees")
 
 
