@@ -21,8 +21,10 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import torch
 
 from anydim import Embedder
+from anydim.quality.rotations import by_spread
 from anydim.retrieval import Document, Index
 from anydim.retrieval.layout import Layout
 from anydim.retrieval.stages import coarse, refine
@@ -158,8 +160,8 @@ def rotation_of(vectors_ND: Float32Array) -> Float32Array:
     What ``--projection`` applies before the cut. The axes are those of the covariance, so that what all documents have
     in common comes last; cosines of full vectors stay.
     """
-    _, axes_DD = np.linalg.eigh(np.cov(vectors_ND.T))
-    return np.ascontiguousarray(axes_DD[:, ::-1]).astype(np.float32)
+    axes_DD: Float32Array = by_spread(torch.from_numpy(vectors_ND)).numpy()
+    return axes_DD
 
 
 def cut_anew(
