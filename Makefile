@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv serve test lint audit docs constraints clean
+.PHONY: help venv serve test lint browser audit docs constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,14 @@ lint: $(VENV)/.all ## Check style, types, the project's own rules and that the g
 	$(BIN)/python -m pytest -q tests/policy
 	$(BIN)/python -m anydim.cli.docs --check
 	$(BIN)/python -m tests.compatibility --check
+
+browser: ## Install Debian's Chromium for the tests of the page, where apt-get and root are at hand; else they are skipped
+	@if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  { timeout 30 apt-get -qq update && DEBIAN_FRONTEND=noninteractive timeout 120 \
+	    apt-get -qq install -y --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo 'Chromium could not be installed: the tests of the page in a browser are skipped.'; \
+	else echo 'No Chromium, and no apt-get as root: the tests of the page in a browser are skipped.'; fi
 
 audit: ## Ask the public vulnerability service about every pinned version; needs a network
 	$(PYTHON) -m venv build/audit

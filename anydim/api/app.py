@@ -37,6 +37,7 @@ from anydim.api.origin import OriginGuard
 from anydim.api.pages import PageRoutes
 from anydim.api.probes import Draining, ProbeRoutes
 from anydim.api.service import Service
+from anydim.api.shell import ShellRoutes
 from anydim.api.status import dialect_of, http_error_response
 from anydim.api.tracing import TracedEngine, Tracing, make_provider
 from anydim.api.words import bounded
@@ -113,6 +114,7 @@ def create_app(
         *ProbeRoutes(engine, draining).routes(),
         *MetricsRoutes(metrics).routes(),
         *PageRoutes(operations, keys is not None).routes(),
+        *ShellRoutes().routes(),
     ]
     names = RouteNames(every)
     outer = [Middleware(Observer, metrics=metrics, names=names, settings=settings)]

@@ -1,4 +1,4 @@
-"""Keys: everything behind them but /health, /ready and the static page at /.
+"""Keys: everything behind them but /health, /ready and the static files of the page at /.
 
 Keys have names, which stand in logs, in metrics and behind fair shares. They are kept as hashes only and compared in
 constant time. Pure ASGI; knows nothing of what it guards.
@@ -19,10 +19,11 @@ from typing import Final
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from anydim.api.shell import SHELL_PATHS
 from anydim.config import ServerSettings
 from anydim.errors import ConfigError, Unauthorized
 
-OPEN_PATHS: Final = frozenset({"/", "/health", "/ready"})
+OPEN_PATHS: Final = frozenset({"/health", "/ready"}) | SHELL_PATHS
 _KEY_HEADERS: Final = (b"api-key", b"x-api-key")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

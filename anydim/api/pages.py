@@ -1,6 +1,6 @@
-"""Pages: /openapi.json, /docs drawn from it on the server, and a short static page at /.
+"""Pages: /openapi.json, and /docs drawn from it on the server.
 
-The pages need no scripts, load nothing from elsewhere, and escape all that they show.
+The page needs no scripts, loads nothing from elsewhere, and escapes all that it shows.
 """
 
 from __future__ import annotations
@@ -32,27 +32,21 @@ _STYLE: Final = (
     "@media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}td,th{border-color:#444}"
     "pre{background:#262626}a{color:#8bf}}"
 )
-_ROOT: Final = (
-    "<h1>anydim</h1><p>A server of text embeddings is running here.</p>"
-    '<p><a href="docs">Its interface</a> (<a href="openapi.json">OpenAPI</a>), '
-    '<a href="health">health</a>, <a href="ready">readiness</a>.</p>'
-)
 
 
 class PageRoutes:
-    """The pages of a server."""
+    """What describes the interface."""
 
     def __init__(self, operations: Sequence[Operation], secured: bool) -> None:
-        """Draw pages of these routes; they are drawn when they are first asked for."""
+        """Describe these routes, when somebody first asks."""
         self._operations = operations
         self._secured = secured
 
     def routes(self) -> list[Route]:
-        """All three routes."""
+        """Both routes."""
         return [
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/docs", self.docs, methods=["GET"]),
-            Route("/", self.root, methods=["GET"]),
         ]
 
     async def openapi(self, request: Request) -> Response:
@@ -62,10 +56,6 @@ class PageRoutes:
     async def docs(self, request: Request) -> Response:
         """GET /docs."""
         return self._docs
-
-    async def root(self, request: Request) -> Response:
-        """GET /: static, needs no key and holds no data."""
-        return _page("anydim", _ROOT)
 
     @cached_property
     def _document(self) -> Json:

@@ -17,11 +17,12 @@ from anydim import testing
 from anydim.api.app import create_app
 from anydim.api.auth import KeyRing
 from anydim.api.models import Models, ServedModel
+from anydim.api.shell import FILES
 from anydim.cli.listen import is_loopback, own_hosts
 from anydim.config import ServerSettings
 from anydim.errors import ConfigError
 
-OPEN = {"/", "/health", "/ready"}
+OPEN = {"/", "/health", "/ready", *(f"/page/{name}" for name in FILES)}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def locked(app: Starlette) -> Iterator[TestClient]:
         yield client
 
 
-def test_every_route_but_three_needs_a_key(app: Starlette, locked: TestClient) -> None:
+def test_every_route_but_probes_and_the_page_s_files_needs_a_key(app: Starlette, locked: TestClient) -> None:
     walked = 0
     for route in app.routes:
         assert isinstance(route, Route)
@@ -54,7 +55,10 @@ def test_every_route_but_three_needs_a_key(app: Starlette, locked: TestClient) -
     assert walked > 15
 
 
-@pytest.mark.parametrize("path", ["/nope", "/health/", "/v1//health", "/HEALTH", "/.//health", "/ready/x", "/%2e"])
+@pytest.mark.parametrize(
+    "path",
+    ["/nope", "/health/", "/v1//health", "/HEALTH", "/.//health", "/ready/x", "/%2e", "/page", "/page/", "/page/x.js"],
+)
 def test_nothing_else_is_open(locked: TestClient, path: str) -> None:
     assert locked.get(path, follow_redirects=False).status_code == 401
 

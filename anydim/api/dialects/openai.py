@@ -136,7 +136,8 @@ def _info(served: ServedModel, name: str) -> ModelInfo:
         instructions=intake.card.instruction_template is not None,
     )
     if isinstance(intake, Intake):
-        info.width, info.dimensions, info.default_dim = intake.rule.width, intake.rule.allowed, intake.rule.default
+        rule = intake.rule
+        info.width, info.dimensions, info.dim_step, info.default_dim = rule.width, rule.allowed, rule.step, rule.default
     else:
         info.task = "rerank" if intake.scorer.is_reranker else "classify"
         info.instructions = intake.scorer.is_prompted

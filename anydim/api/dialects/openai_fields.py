@@ -115,6 +115,7 @@ class ModelInfo(msgspec.Struct, kw_only=True):
     max_tokens: Annotated[int, Meta(description="The longest input, special tokens included.")]
     width: Annotated[int | UnsetType, Meta(description="Components of the full vector.")] = UNSET
     dimensions: Annotated[str | UnsetType, Meta(description="The allowed dimensions in words.")] = UNSET
+    dim_step: Annotated[int | UnsetType, Meta(description="Its multiples and the width are allowed.")] = UNSET
     default_dim: Annotated[int | UnsetType, Meta(description="The dimension of requests that name none.")] = UNSET
     labels: Annotated[list[str] | UnsetType, Meta(description="The labels of a classifier.")] = UNSET
     prompts: Annotated[list[str], Meta(description="The values of `prompt_name`.")]
