@@ -56,6 +56,7 @@ class Embedder:
         """
         flags = settings if model is None else {"model": model, **settings}
         loaded = load_settings(flags, {})
+        self.settings = loaded.model
         self._show_progress = show_progress
         engine = loaded.engine
         if "max_queue_tokens" not in settings:  # callers wait for their own texts

@@ -63,6 +63,7 @@ class Reranker:
             ModelError: the model is not there, broken, not supported, or has no scores.
         """
         loaded = load_settings({"model": model, "task": "rerank", **settings}, {})
+        self.settings = loaded.model
         self._show_progress = show_progress
         engine = loaded.engine
         if "max_queue_tokens" not in settings:  # callers wait for their own texts

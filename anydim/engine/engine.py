@@ -59,6 +59,7 @@ class Engine:
         memory: Callable[[], DeviceMemory] | None = None,
         longest: int | None = None,
         tokens_here: int = 0,
+        may_run_here: Callable[[], bool] = lambda: True,
         after: Callable[[], None] | None = None,
     ) -> None:
         """Start the loop.
@@ -72,6 +73,7 @@ class Engine:
             memory: the device's memory, where it has its own.
             longest: most tokens of a text that the device's memory holds; None where it holds every text.
             tokens_here: most tokens of a submission that ``run`` may run in the thread that brings it.
+            may_run_here: whether the thread that asks computes as the loop's does.
             after: called when the loop has ended after ``close``.
         """
         self.reason = ""
@@ -81,6 +83,7 @@ class Engine:
         self._memory = memory
         self._longest = longest
         self._tokens_here = tokens_here
+        self._may_run_here = may_run_here
         self._policy = policy
         self._counts, pace = EngineCounts(), Pace()
         self._cache: VectorCache | None = None
@@ -124,7 +127,7 @@ class Engine:
         """
         ticket = self._ticket(items)
         if ticket.open:
-            if ticket.tokens <= self._tokens_here:
+            if ticket.tokens <= self._tokens_here and self._may_run_here():
                 self._loop.run_here(ticket)
             else:
                 self._queue.put(ticket)

@@ -213,9 +213,20 @@ def _start(
         longest=rooms[0].longest if not several else None,
         # A CPU's threads belong to the loop's thread; and a caller that is interrupted must not leave ranks waiting.
         tokens_here=_TOKENS_HERE if device.type == "cuda" and ranks is None else 0,
+        may_run_here=partial(_computes_as_usual, device),
         after=None if ranks is None else ranks.close,
     )
     return running, started
+
+
+def _computes_as_usual(device: torch.device) -> bool:
+    """Whether this thread works on the engine's device and its default stream, and has nothing set that changes how."""
+    return (
+        torch.cuda.current_device() == (device.index or 0)
+        and torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
+        and not torch.is_autocast_enabled("cuda")
+        and torch.get_default_device().type == "cpu"
+    )
 
 
 def _share_graph_memory(runners: Sequence[Runner]) -> None:

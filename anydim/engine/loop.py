@@ -222,13 +222,22 @@ class Loop:
         self._recover(running.works, failure)
 
     def _hand_out(self, works: Sequence[Work], outputs: Sequence[Output]) -> None:
-        answers = []
-        for work, output in zip(works, outputs, strict=True):
-            good = output if output.error is None else self._rescue(work, output)
-            if self._cache is not None and good.error is None:
-                self._cache.add(work.item, good)
-            answers.append(Answer(work, self._queue.settle(work), good))
-        hand_out(answers, self._derive)
+        good = [
+            output if output.error is None else self._rescue(work, output)
+            for work, output in zip(works, outputs, strict=True)
+        ]
+        for work, output in zip(works, good, strict=True):
+            if self._cache is not None and output.error is None:
+                self._cache.add(work.item, output)
+        # Only now: whoever is settled is out of reach of ``fail``.
+        answers = [Answer(work, self._queue.settle(work), output) for work, output in zip(works, good, strict=True)]
+        try:
+            hand_out(answers, self._derive)
+        except BaseException:
+            for answer in answers:
+                for claim in answer.claims:  # those that were answered stay so
+                    claim.ticket.fail(Unavailable("the engine stopped while it handed out answers; send it again"))
+            raise
 
     def _rescue(self, work: Work, failed: Output) -> Output:
         """A text whose vector is not finite, alone and with float32 weights; the first error where that fails too."""

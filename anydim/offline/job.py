@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from anydim.errors import ConfigError
+from anydim.errors import AnydimError, ConfigError
 from anydim.offline.records import Reading, Record, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
 from anydim.offline.shards import FORMATS, Failure, Parts, arrow, sha256_of
@@ -193,8 +193,12 @@ def _through(work: Work, pending: Iterator[tuple[int, list[Record]]]) -> Iterato
         try:
             while shard := following.result():
                 following = pool.submit(next, shards, None)
-                before = _finished(running)
-                running = shard, work.submit(shard)
+                before, running = _finished(running), None
+                try:
+                    running = shard, work.submit(shard)
+                except AnydimError:  # what was computed before is kept
+                    yield from before
+                    raise
                 yield from before
             yield from _finished(running)
         except BaseException:  # Ctrl-C above all: the shard at hand is lost, and no other

@@ -70,6 +70,7 @@ class OneText:
 STDIN: Final = "-"
 _ROWS: Final = 256  # Parquet rows in memory at a time
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+_MOST_FIELD: Final = (1 << 31) - 1  # bytes of a CSV field, what a C long holds everywhere
 _NO_LINES: Final = ".zst"  # whose reader gives bytes, but no lines
 _SUFFIXES: Final = MappingProxyType(
     {
@@ -275,6 +276,7 @@ def _read_jsonl(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
 
 def _read_csv(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    csv.field_size_limit(_MOST_FIELD)  # 128 KiB by default, which a document may well have
     rows = csv.DictReader(text)
     try:
         found = rows.fieldnames or ()

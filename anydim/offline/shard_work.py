@@ -10,14 +10,17 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 
+from anydim.config import ModelSettings
 from anydim.engine.wire import Started
 from anydim.errors import AnydimError
 from anydim.models.card import ModelCard
+from anydim.models.identity import identity_of
 from anydim.offline.records import Record
 from anydim.offline.shards import sha256_of
 from anydim.types import Item, Output, Priority, Terms
@@ -25,7 +28,12 @@ from anydim.version import VERSION
 
 CHUNK: Final = 256  # texts tokenised at once; a refused one has its chunk done again one by one
 TERMS: Final = Terms(priority=Priority.LOW)  # all in one lane, in the order in which they are handed over
-_MODEL_FILES: Final = ("config.json", "tokenizer.json", "model.safetensors.index.json")  # read in no time
+_MODEL_FILES: Final = (
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors.index.json",
+    "config_sentence_transformers.json",
+)  # read in no time
 
 Made = Sequence[Item] | AnydimError
 """The Items of one record, or why there are none."""
@@ -38,6 +46,7 @@ class LocalModel(Protocol):
     """An Embedder or a Reranker."""
 
     card: ModelCard
+    settings: ModelSettings
     started: Started
 
     def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
@@ -161,10 +170,14 @@ def facts_of(model: LocalModel, dim: int, asked: Mapping[str, Any]) -> Facts:
         dim: components of a vector.
         asked: what was asked for and changes the output.
     """
-    card, started = model.card, model.started
+    card, settings, started = model.card, model.settings, model.started
+    projection = settings.projection and sha256_of(Path(settings.projection))
     identity = {
         "model": card.name,
         "model_sha256": {name: sha256_of(card.folder / name) for name in _MODEL_FILES if (card.folder / name).exists()},
+        "weights": "" if settings.load_format == "dummy" else identity_of(card).digest,
+        "max_input_tokens": settings.max_input_tokens,
+        "projection_sha256": projection,
         **asked,
         "device": started.device,
         "dtype": started.dtype,

@@ -104,6 +104,8 @@ class Parts:
         if told.exists():
             _compare(json.loads(told.read_text()), dict(job), self.folder)
         else:
+            for shard in self.folder.glob("shard-*"):  # of a job whose removal was cut off
+                shard.unlink()
             _write(told, json.dumps(job, indent=1, sort_keys=True).encode())
         return frozenset(int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.arrow"))
 
@@ -131,6 +133,7 @@ class Parts:
         made = self.output.with_name(self.output.name + ".tmp")
         _remove(made)
         write(made, self._schema(count), lambda: (self._table(number) for number in range(count)), rows)
+        _settle(made)
         _remove(self.output)
         made.rename(self.output)
 
@@ -348,6 +351,13 @@ def _write(path: Path, data: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     made.rename(path)
+
+
+def _settle(path: Path) -> None:
+    """Have a file, or the files of a folder, on the disk before what they were made of goes."""
+    for each in [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]:
+        with each.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _remove(path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anydim.errors import InvalidRequest
 from anydim.quality.forms import Form
 from anydim.quality.intervals import Interval, ratio
 from anydim.quality.outcome import Outcome, Task
@@ -134,9 +135,16 @@ def advise(
         keep: the share of the full form's metric to keep.
         search_ms: how long an exact search with a form takes.
         progress: told how many forms are done.
+
+    Raises:
+        InvalidRequest: full vectors fail at the task already.
     """
     full = Form(width, OutputDtype.FLOAT32)
     whole = task.measure(full)
+    if whole.value <= 0:
+        raise InvalidRequest(
+            f"full vectors have {whole.metric} {whole.value:.3f}: there is nothing to keep; check the labels"
+        )
     others = [form for form in forms if form != full]
     rows = [_measured(full, whole, whole, search_ms)]
     for place, form in enumerate(others, 1):

@@ -47,8 +47,8 @@ def means(values_U: Float64Array, draws_RU: NDArray[Any]) -> Float64Array:
 
 
 def ratio(value: float, full: float, value_R: Float64Array, full_R: Float64Array) -> Interval:
-    """A figure as a share of the full one; 1 where the full one is nothing."""
-    parts_R = np.divide(value_R, full_R, out=np.ones_like(value_R), where=full_R != 0)
+    """A figure as a share of the full one; resamples in which the full one is nothing count as nothing kept."""
+    parts_R = np.divide(value_R, full_R, out=np.zeros_like(value_R), where=full_R != 0)
     return _interval(value / full if full else 1.0, parts_R)
 
 

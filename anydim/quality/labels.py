@@ -6,6 +6,7 @@ names. It knows ids; it knows no vectors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -98,6 +99,8 @@ def _first(row: Mapping[str, object], names: Sequence[str]) -> object:
 
 def _checked(query: object, document: object, relevance: object) -> tuple[str, str, int] | None:
     try:
-        return str(query).strip(), str(document).strip(), int(float(str(relevance)))
+        grade = float(str(relevance))
+        # Grades are whole numbers (TREC); a part of one is still relevant.
+        return str(query).strip(), str(document).strip(), math.ceil(grade) if grade > 0 else int(grade)
     except (ValueError, OverflowError):
         return None

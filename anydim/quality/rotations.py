@@ -55,7 +55,7 @@ def by_spread(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
     Returns:
         float32 (D, D).
     """
-    mean_D = rows_ND.double().mean(dim=0)
+    mean_D = rows_ND.mean(dim=0, dtype=torch.float64)
     return _axes(_moment(rows_ND) - torch.outer(mean_D, mean_D))
 
 

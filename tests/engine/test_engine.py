@@ -297,3 +297,33 @@ def test_ctrl_c_while_a_batch_runs_here_leaves_an_engine_that_works() -> None:
             engine.run([item(INTERRUPTING)])
         assert engine.run([item(1)])[0].values.tolist() == [1.0]
         assert engine.submit([item(2)]).result(30)[0].values.tolist() == [2.0]
+
+
+def test_nothing_runs_in_a_thread_that_computes_in_another_way() -> None:
+    runner = RecordingRunner()
+    with Engine(runner, limits(1000), tokens_here=100, may_run_here=lambda: False) as engine:
+        assert engine.run([item(1)])[0].values.tolist() == [1.0]
+    assert threading.get_ident() not in runner.threads
+
+
+def test_a_device_that_is_lost_between_two_answers_leaves_nobody_waiting() -> None:
+    """The second text's vector is not finite, and its second run meets a lost device."""
+
+    class Losing(RecordingRunner):
+        def finish(self, flight: Batch) -> list[Output]:
+            outputs = super().finish(flight)
+            return [*outputs[:1], *(Output(each.values, error=ComputeFailed("not finite")) for each in outputs[1:])]
+
+        def rescue(self, batch: Batch) -> list[Output]:
+            raise RuntimeError("the device is lost")
+
+    runner = Losing()
+    runner.gate.clear()
+    with Engine(runner, limits(1000)) as engine:
+        first, second = engine.submit([item(1)]), engine.submit([item(2)])
+        runner.gate.set()
+        for future in (first, second):
+            try:
+                future.result(30)
+            except Unavailable:
+                continue
