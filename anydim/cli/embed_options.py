@@ -158,4 +158,5 @@ def _batch_job(fields: dict[str, Any], given: dict[str, Any]) -> Job:
         if value != defaults.get(name):
             flag = name.replace("_", "-")
             raise ConfigError(f"--{flag} does not go with a batch file: each of its requests says what it wants")
-    return Job(reading=Reading(take=OneText("line"), format="text"), **fields)
+    # A line holds up to 2048 inputs: what matters is how much text there is.
+    return Job(reading=Reading(take=OneText("line"), format="text"), shard_characters=1 << 20, **fields)

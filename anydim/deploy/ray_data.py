@@ -59,11 +59,13 @@ def embed_on_ray(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progres
     if STDIN in job.inputs:
         raise ConfigError("standard input cannot be read twice, as a cluster may have to: name a file")
     job = replace(job, inputs=[_absolute(name) for name in job.inputs], output=job.output.absolute())
-    settings = {**settings, "model": _absolute(settings["model"])} if settings.get("model") else settings
+    files = {name: _absolute(settings[name]) for name in ("model", "projection") if settings.get(name)}
+    settings = {**settings, **files}
     read_records(job.inputs, job.reading)  # what is not there is said before anything starts
     with connected(pool.address), clear_errors(_NEXT):
         quiet()
-        return _run(settings, job, _sized(pool, settings.get("tp", 1)), progress)
+        gpus = 0 if settings.get("device") in ("cpu", "mps") else settings.get("tp", 1)
+        return _run(settings, job, _sized(pool, gpus), progress)
 
 
 def _run(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progress: Callable[[Done], None]) -> Done:
@@ -209,14 +211,14 @@ def _row(**values: int | bytes | None) -> Any:
     return pa.table({name: pa.array([value], kinds[name]) for name, value in values.items()})
 
 
-def _sized(pool: Pool, tp: int) -> Pool:
-    """The pool with its numbers filled in from what the cluster has.
+def _sized(pool: Pool, own_gpus: int) -> Pool:
+    """The pool with its numbers filled in from what the cluster has; ``own_gpus`` is what an engine uses there.
 
     Raises:
         ConfigError: this machine alone is the cluster, and it has too little.
     """
     has = ray.cluster_resources()
-    gpus = pool.gpus if pool.gpus is not None else tp if has.get("GPU") else 0
+    gpus = pool.gpus if pool.gpus is not None else own_gpus if has.get("GPU") else 0
     machines = sum(1 for node in ray.nodes() if node["Alive"])
     actors = pool.actors or max(1, int(has.get("GPU", 0) // gpus) if gpus else machines)
     wanted = {"GPU": actors * gpus, "CPU": actors * pool.cpus}

@@ -21,6 +21,7 @@ from anydim.errors import Overloaded, Unavailable
 from anydim.types import Item, Output
 
 _SHORT: Final = 4  # a submission counts as short up to this part of a slice; a part of a large one must stay above it
+_LARGEST_SLICE: Final = 8192  # of an engine that is told none, on a GPU
 _PARTS: Final = 2  # a part of a submission has at least the tokens of half a batch
 
 
@@ -40,7 +41,7 @@ class Replicas:
             slice_tokens: the engines' ``--slice-tokens``, where it is set.
         """
         self._lines = tuple(lines)
-        self._least_part = (slice_tokens or 0) // _SHORT + 1
+        self._least_part = (slice_tokens or _LARGEST_SLICE) // _SHORT + 1
 
     async def run(self, items: Sequence[Item]) -> list[Output]:
         """See EngineHandle. What is lost with an engine is sent to another one, once."""

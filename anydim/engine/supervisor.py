@@ -164,16 +164,19 @@ class Supervisor:
 
     async def _run_once(self) -> AnydimError:
         """One life of the engine; why it ended."""
-        self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a model folder that happens to be the current one must not be importable
-            "-m",
-            "anydim.engine.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches the server alone, which drains first
-            env=_worker_environment(),
-        )
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a model folder that happens to be the current one must not be importable
+                "-m",
+                "anydim.engine.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C reaches the server alone, which drains first
+                env=_worker_environment(),
+            )
+        except OSError as error:  # no memory, files or processes left for the moment
+            return ComputeFailed(f"the engine's process could not be started ({error.strerror})")
         assert process.stdin is not None and process.stdout is not None, "both are pipes"
         process.stdin.write(msgspec.json.encode(self._order) + b"\n")
         failure: AnydimError | None = None

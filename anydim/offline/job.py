@@ -13,15 +13,13 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from anydim.errors import AnydimError, ConfigError
 from anydim.offline.records import Reading, Record, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
 from anydim.offline.shards import FORMATS, Failure, Parts, arrow, sha256_of
 from anydim.types import Output
-
-_SHARD_CHARACTERS: Final = 16 << 20  # a shard of long texts ends sooner, so that memory stays flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +31,7 @@ class Job:
         output: the file to write; its end says the format, see shards.FORMATS.
         reading: how rows are read.
         shard_texts: most texts of a shard: what a crash may lose.
+        shard_characters: a shard of so many characters ends sooner, so that memory stays flat.
         resume: go on with an unfinished job.
         overwrite: begin anew where an output or an unfinished job is.
     """
@@ -41,6 +40,7 @@ class Job:
     output: Path
     reading: Reading = field(default_factory=Reading)
     shard_texts: int = 8192
+    shard_characters: int = 16 << 20
     resume: bool = False
     overwrite: bool = False
 
@@ -135,7 +135,7 @@ def all_shards(
     Raises:
         ConfigError: one that is there came from other rows.
     """
-    for number, shard in enumerate(_shards(records, job.shard_texts)):
+    for number, shard in enumerate(_shards(records, job.shard_texts, job.shard_characters)):
         is_there = number in finished
         if is_there:
             parts.check(number, shard)
@@ -169,7 +169,7 @@ def _unfinished(shards: Iterable[tuple[int, list[Record], bool]], done: Done) ->
             yield number, shard
 
 
-def _shards(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
+def _shards(records: Iterable[Record], most: int, characters: int) -> Iterator[list[Record]]:
     """Records in lists of so many texts, or of so many characters; the input alone decides where one ends."""
     shard: list[Record] = []
     texts = size = 0
@@ -177,7 +177,7 @@ def _shards(records: Iterable[Record], most: int) -> Iterator[list[Record]]:
         shard.append(record)
         texts += max(1, len(record.texts))
         size += sum(map(len, record.texts))
-        if texts >= most or size >= _SHARD_CHARACTERS:
+        if texts >= most or size >= characters:
             yield shard
             shard, texts, size = [], 0, 0
     if shard:

@@ -109,8 +109,10 @@ class Fitted:
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether it surely gains at few components."""
-        return self.queries >= _FEW_QUERIES and any(row.gain.low > 0 for row in self._decisive())
+        """Whether it surely gains at one of the few components that decide, and surely loses at none of them."""
+        decisive = self._decisive()
+        gains, loses = any(row.gain.low > 0 for row in decisive), any(row.gain.high < 0 for row in decisive)
+        return self.queries >= _FEW_QUERIES and gains and not loses
 
     @property
     def advice(self) -> str:
@@ -124,7 +126,7 @@ class Fitted:
         better = [row.dim for row in self.rows if row.gain.low > 0]
         worse = [row.dim for row in self.rows if row.gain.high < 0]
         lost = f" It loses at {_listed(worse)}." if worse else ""
-        return f"Use it: it gains at {_listed(better)} components.{lost}"
+        return f"{few}Use it: it gains at {_listed(better)} components.{lost}"
 
     def _decisive(self) -> list[Comparison]:
         return [row for row in self.rows if row.dim <= len(self.rotation_DD) // _DECISIVE] or list(self.rows)
