@@ -23,7 +23,8 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")  # playwright keeps an event loop running in this thread, which other tests must not meet
+# Of the module: playwright keeps an event loop running in this thread, which other tests must not meet.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser; each page of it has a fresh profile."""
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
