@@ -179,7 +179,7 @@ def test_a_classifier_gives_no_order(shelf: Shelf, pairs: Path) -> None:
 
 def test_the_command_stops_on_ctrl_c_and_goes_on(shelf: Shelf, tmp_path: Path) -> None:
     source, output = tmp_path / "in.csv", tmp_path / "out.parquet"
-    lines = [f"what is number {n}?,it is {n} " + "word " * 40 for n in range(2000)]
+    lines = [f"what is number {n}?,it is {n} " + "word " * 40 for n in range(8000)]  # enough to be interrupted
     source.write_text("q,d\n" + "\n".join(lines) + "\n")
     words = [sys.executable, "-m", "anydim", "rerank", str(source), "-o", str(output)]
     words += ["--model", str(shelf.folder("cross-bert")), "--query-column", "q", "--document-column", "d"]
@@ -196,9 +196,9 @@ def test_the_command_stops_on_ctrl_c_and_goes_on(shelf: Shelf, tmp_path: Path) -
     assert not output.exists()
     done = subprocess.run([*words, "--resume"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "2,000 rows" in done.stdout
+    assert "8,000 rows" in done.stdout
     assert "scores in" in done.stdout
-    assert pq.read_table(output).num_rows == 2000
+    assert pq.read_table(output).num_rows == 8000
     without = subprocess.run(words[:7], capture_output=True, text=True, timeout=60, check=False)
     assert without.returncode == 2
     assert "name a reranker: --model" in without.stderr

@@ -105,7 +105,7 @@ def test_a_killed_server_takes_its_engine_along_and_its_port_is_free(minilm_fold
         (["no/such/folder/anywhere"], "no/such/folder/anywhere"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--prot", "1"], "--port"),
-        (["--tp", "2"], "not yet available"),
+        (["--tp", "2"], "small enough for one GPU"),
     ],
 )
 def test_a_server_that_cannot_start_says_why_in_a_line(arguments: list[str], word: str, starter_folder: Path) -> None:
