@@ -7,7 +7,6 @@ ends, and its own end is told at once. It knows processes; it knows no tensors.
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
+from anydim.engine.child import environment, read_report
 from anydim.engine.control import Kind, Word, hear, send
 from anydim.engine.group import Group
 from anydim.errors import ComputeFailed
@@ -212,7 +212,7 @@ class _Rank:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(theirs.fileno(),),
-                env=_environment(),
+                env=environment(),
             )
             assert self._process.stdin is not None, "it is a pipe"
             order = msgspec.structs.replace(order, line=theirs.fileno())
@@ -234,9 +234,9 @@ class _Rank:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None, "it is a pipe"
-        failure = None
+        failure, decoder = None, msgspec.json.Decoder(Report)
         for line in self._process.stdout:
-            report = _read_report(line)
+            report = read_report(line, decoder)
             if isinstance(report, wire.Failed):
                 failure = wire.rebuild(report.kind, report.message)
             elif report is not None:
@@ -250,20 +250,3 @@ class _Rank:
 
 def _how(status: int) -> str:
     return f"with status {status}" if status >= 0 else f"by signal {signal.Signals(-status).name}"
-
-
-def _read_report(line: bytes) -> Report | None:
-    """A line of a rank's report; None for anything else that found its way there."""
-    try:
-        report: Report = msgspec.json.decode(line, type=Report)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return report
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment less our own variables: the order says everything."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
-    ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
-    return kept

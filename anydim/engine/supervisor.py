@@ -22,6 +22,7 @@ import msgspec
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
+from anydim.engine.child import environment, read_report
 from anydim.engine.client import EngineClient
 from anydim.errors import AnydimError, ComputeFailed, ConfigError
 from anydim.models.card import ModelCard
@@ -180,8 +181,9 @@ class Supervisor:
         assert process.stdin is not None and process.stdout is not None, "both are pipes"
         process.stdin.write(msgspec.json.encode(self._order) + b"\n")
         failure: AnydimError | None = None
+        decoder = msgspec.json.Decoder(wire.Report)
         async for line in process.stdout:
-            report = _read_report(line)
+            report = read_report(line, decoder)
             if isinstance(report, wire.Failed):
                 failure = wire.rebuild(report.kind, report.message)
             elif report is not None and self._first is not None and not self._first.done():
@@ -209,20 +211,8 @@ class Supervisor:
         self._sweep(process.pid)
 
 
-def _read_report(line: bytes) -> wire.Report | None:
-    """A line of the engine's report; None for anything else that found its way there."""
-    try:
-        report: wire.Report = msgspec.json.decode(line, type=wire.Report)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    return report
-
-
 def _worker_environment() -> dict[str, str]:
-    """The environment less our own variables: the order says everything, and keys stay in the front end."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
-    ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
+    kept = environment()
     # The front end shares the cores: idle compute threads must sleep, not spin.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # oneDNN and torch around it keep the code of 1024 shapes of products each, 0.2 MiB a shape; new code takes 1 ms.

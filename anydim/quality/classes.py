@@ -29,8 +29,8 @@ _SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
-    """The task: tell labels apart by a logistic regression, each document judged by one that did not see it.
+class _Labelled:
+    """Documents with a label each.
 
     Attributes:
         documents: their rows.
@@ -39,11 +39,6 @@ class Classification:
 
     documents: Rows
     labels_N: NDArray[Any]
-
-    def __post_init__(self) -> None:
-        rarest = min(Counter(self.labels_N.tolist()).values())
-        if len(set(self.labels_N.tolist())) < 2 or rarest < _FOLDS:
-            raise InvalidRequest(f"classification needs two labels or more, each on {_FOLDS} rows or more", "label")
 
     @property
     def units(self) -> str:
@@ -54,6 +49,16 @@ class Classification:
     def count(self) -> int:
         """The evidence as a number."""
         return len(self.labels_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification(_Labelled):
+    """The task: tell labels apart by a logistic regression, each document judged by one that did not see it."""
+
+    def __post_init__(self) -> None:
+        rarest = min(Counter(self.labels_N.tolist()).values())
+        if len(set(self.labels_N.tolist())) < 2 or rarest < _FOLDS:
+            raise InvalidRequest(f"classification needs two labels or more, each on {_FOLDS} rows or more", "label")
 
     def measure(self, form: Form) -> Outcome:
         """What a form is worth."""
@@ -71,30 +76,12 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clustering:
-    """The task: put documents of one label into one cluster without knowing labels.
-
-    Attributes:
-        documents: their rows.
-        labels_N: the label of each, as a number.
-    """
-
-    documents: Rows
-    labels_N: NDArray[Any]
+class Clustering(_Labelled):
+    """The task: put documents of one label into one cluster without knowing labels."""
 
     def __post_init__(self) -> None:
         if len(set(self.labels_N.tolist())) < 2:
             raise InvalidRequest("clustering needs two labels or more", "label")
-
-    @property
-    def units(self) -> str:
-        """How much evidence there is, in words."""
-        return f"{len(self.labels_N):,} documents of {len(np.unique(self.labels_N))} labels"
-
-    @property
-    def count(self) -> int:
-        """The evidence as a number."""
-        return len(self.labels_N)
 
     def measure(self, form: Form) -> Outcome:
         """What a form is worth."""

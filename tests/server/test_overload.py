@@ -114,13 +114,13 @@ def test_a_client_that_hangs_up_frees_its_place(server: ServerProcess, busy: Cro
 
 def test_equal_requests_under_way_share_a_forward(server: ServerProcess, busy: Crowd) -> None:
     before = server.metrics()
-    same = {"input": texts("same", 1), "priority": "low"}
+    # As large as a slice, so that all of them wait behind the blocker, which came first.
+    same = {"input": texts("same", 3), "priority": "low"}
     for number in range(8):
         busy.send(f"same {number}", same | {"dimensions": 32 * (number + 1)})
     busy.join()
     shared = "anydim_engine_deduplicated_total"
-    # All seven where all of them wait at once; on a busy machine the first may run before the last has come.
-    server.until(lambda: server.metrics()[shared] - before[shared] >= 4)
+    server.until(lambda: server.metrics()[shared] - before[shared] == 7 * 3)
     vectors = {
         len(answer["data"][0]["embedding"]): answer["data"][0]["embedding"]
         for name, status, answer in busy.answers

@@ -1,0 +1,30 @@
+"""Child: what processes of an engine have in common for those that start them. Imports no torch.
+
+It knows environments and lines of reports; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+Report = TypeVar("Report")
+
+
+def environment() -> dict[str, str]:
+    """The environment less our own variables: the order says everything, and keys stay in the front end."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
+    ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
+    return kept
+
+
+def read_report(line: bytes, decoder: msgspec.json.Decoder[Report]) -> Report | None:
+    """A line of a report; None for anything else that found its way there."""
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
