@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from anydim.cli.front import LAST_SECONDS
 from anydim.cli.front_process import READY, FrontOrder
+from anydim.engine.child import environment, tell
 from anydim.errors import ComputeFailed
 
 _LOG = logging.getLogger(__name__)
@@ -67,8 +67,7 @@ class Fronts:
         """Say a word to each of them."""
         self._stopping = self._stopping or word != "reload"
         for process in self._processes.values():
-            if process.stdin is not None and not process.stdin.is_closing():
-                process.stdin.write(f"{word}\n".encode())
+            tell(process, f"{word}\n".encode())
 
     async def drain(self) -> None:
         """Let each finish what it has under way, as long as the settings allow, and end."""
@@ -109,34 +108,30 @@ class Fronts:
     async def _run_once(self, place: int) -> int:
         """One life of a front end; its exit status."""
         descriptor = self._listeners[place].fileno()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # a model folder that happens to be the current one must not be importable
-            "-m",
-            "anydim.cli.front_process",
-            stdin=PIPE,
-            stdout=PIPE,
-            start_new_session=True,  # Ctrl-C reaches the server alone, which says what is to be done
-            pass_fds=(descriptor,),
-            env=self._environment(),
-        )
-        assert process.stdin is not None and process.stdout is not None, "both are pipes"
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a model folder that happens to be the current one must not be importable
+                "-m",
+                "anydim.cli.front_process",
+                stdin=PIPE,
+                stdout=PIPE,
+                start_new_session=True,  # Ctrl-C reaches the server alone, which says what is to be done
+                pass_fds=(descriptor,),
+                env=environment() | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+            )
+        except OSError as error:  # no memory, files or processes left for the moment
+            _LOG.error("front end %d could not be started (%s)", place + 1, error.strerror)
+            return 1
+        assert process.stdout is not None, "it is a pipe"
         self._processes[place] = process
         order = msgspec.structs.replace(self._order, listener=descriptor, metrics=str(self._metrics))
-        process.stdin.write(msgspec.json.encode(order) + b"\n")
+        tell(process, msgspec.json.encode(order) + b"\n")
         if self._stopping:
-            process.stdin.write(b"hurry\n")
+            tell(process, b"hurry\n")
         async for line in process.stdout:
             if line.decode(errors="replace").strip() == READY and not self._ready[place].done():
                 self._ready[place].set_result(None)
         status = await process.wait()
         mark_process_dead(process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
         return status
-
-    def _environment(self) -> dict[str, str]:
-        """The environment less our own variables, since the order says everything, and where to count."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("ANYDIM_")}
-        ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
-        kept["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
-        return kept

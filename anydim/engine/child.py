@@ -5,6 +5,7 @@ It knows environments and lines of reports; it starts nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,15 @@ def environment() -> dict[str, str]:
     ours = str(Path(__file__).parents[2])  # also where the package runs from a checkout
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [ours, kept.get("PYTHONPATH")]))
     return kept
+
+
+def tell(process: asyncio.subprocess.Process, words: bytes) -> None:
+    """Queue words for a process's standard input; one that has ended does not hear them.
+
+    uvloop raises RuntimeError for a pipe whose other end is gone, which would end whoever watches the process.
+    """
+    if process.stdin is not None and not process.stdin.is_closing():
+        process.stdin.write(words)
 
 
 def read_report(line: bytes, decoder: msgspec.json.Decoder[Report]) -> Report | None:

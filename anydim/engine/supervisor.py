@@ -22,7 +22,7 @@ import msgspec
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
-from anydim.engine.child import environment, read_report
+from anydim.engine.child import environment, read_report, tell
 from anydim.engine.client import EngineClient
 from anydim.errors import AnydimError, ComputeFailed, ConfigError
 from anydim.models.card import ModelCard
@@ -178,8 +178,8 @@ class Supervisor:
             )
         except OSError as error:  # no memory, files or processes left for the moment
             return ComputeFailed(f"the engine's process could not be started ({error.strerror})")
-        assert process.stdin is not None and process.stdout is not None, "both are pipes"
-        process.stdin.write(msgspec.json.encode(self._order) + b"\n")
+        assert process.stdout is not None, "it is a pipe"
+        tell(process, msgspec.json.encode(self._order) + b"\n")
         failure: AnydimError | None = None
         decoder = msgspec.json.Decoder(wire.Report)
         async for line in process.stdout:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
@@ -33,8 +32,8 @@ _EACH_TOKEN: Final = 2  # the flag beside that of normalize
 class Submit(msgspec.Struct, tag=True, array_like=True):
     """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids.
 
-    ``terms`` holds the terms of Items that follow one another: how many, priority, seconds left, name of the key. All
-    Items of a submission are for one ``model``.
+    ``terms`` holds the terms of Items that follow one another: how many, priority, deadline, name of the key. All Items
+    of a submission are for one ``model``.
     """
 
     id: int
@@ -146,13 +145,11 @@ def write_frame(writer: asyncio.StreamWriter, header: Header, payload: Sequence[
 
 def pack_items(identity: int, items: Sequence[Item]) -> tuple[Submit, list[bytes]]:
     """Header and payload of a Submit."""
-    now = time.monotonic()
     terms = []
     for _, run in itertools.groupby(items, key=lambda item: id(item.terms)):
         alike = list(run)
         shared = alike[0].terms
-        left = None if shared.deadline is None else shared.deadline - now
-        terms.append((len(alike), shared.priority, left, shared.key))
+        terms.append((len(alike), shared.priority, shared.deadline, shared.key))
     return Submit(identity, len(items), terms, items[0].model), [
         np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
         np.array([item.dim for item in items], dtype="<i4").tobytes(),
@@ -178,11 +175,9 @@ def unpack_items(submit: Submit, payload: memoryview) -> list[Item]:
 
 
 def _unpack_terms(submit: Submit) -> Iterator[Terms]:
-    """The terms of each Item; a deadline crosses as the seconds left, since clocks of processes may differ."""
-    now = time.monotonic()
-    for count, priority, left, key in submit.terms:
-        terms = Terms(priority, None if left is None else now + left, key)
-        yield from itertools.repeat(terms, count)
+    """The terms of each Item. A deadline crosses as it is: time.monotonic is one clock for all of a machine."""
+    for count, priority, deadline, key in submit.terms:
+        yield from itertools.repeat(Terms(priority, deadline, key), count)
 
 
 def pack_outputs(identity: int, outputs: Sequence[Output]) -> tuple[Result, list[bytes]]:

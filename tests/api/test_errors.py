@@ -41,6 +41,15 @@ class Scripted:
     def health(self) -> Health:
         return self.state
 
+    def counts(self) -> None:
+        return None
+
+    def device(self) -> None:
+        return None
+
+    def engines(self) -> tuple[Scripted, ...]:
+        return (self,)
+
 
 def raising(error: Exception) -> Scripted:
     def act(items: Sequence[Item]) -> list[Output]:

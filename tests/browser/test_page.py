@@ -242,6 +242,19 @@ def test_a_busy_server_says_when_to_come_back(page: Any) -> None:
     assert "Try again in 3 s" in notice
 
 
+def test_metrics_that_fail_leave_the_user_s_own_refusal_in_sight(page: Any) -> None:
+    with testing.app(testing.FakeModel(max_tokens=40)) as app, running(app) as address:
+        page.route("**/metrics", lambda route: route.fulfill(status=500, body="broken"))
+        fill(page, address, ["a" * 60])
+        page.wait_for_selector("#notice:not([hidden])", timeout=PATIENCE)
+        page.click("#embed")
+        page.wait_for_function("document.querySelector('#notice').textContent.includes('40')", timeout=PATIENCE)
+        with page.expect_response("**/metrics", timeout=PATIENCE):
+            pass
+        page.wait_for_timeout(100)
+        assert "40" in page.inner_text("#notice")
+
+
 def test_a_lost_server_is_told_of(page: Any) -> None:
     with testing.app() as app, running(app) as address:
         fill(page, address, ["one", "two"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import pytest
 import torch
 
 from anydim.config import EngineSettings, ModelSettings
+from anydim.engine.event_loop import loop_factory
 from anydim.engine.load import load_engine
 from anydim.engine.supervisor import Supervisor
-from anydim.errors import ConfigError, Overloaded, Unavailable
+from anydim.errors import ComputeFailed, ConfigError, Overloaded, Unavailable
 from anydim.models.card import ModelCard, read_card
 from anydim.types import Item
 
@@ -153,3 +155,17 @@ def test_the_engine_ends_when_its_server_is_killed() -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the engine outlived its server"
         time.sleep(0.05)
+
+
+def test_an_engine_that_ends_before_it_is_told_what_to_do_is_reported(
+    card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start() -> None:
+        async with running(card) as engine:
+            with pytest.raises(ComputeFailed, match="ended with status 1"):
+                await asyncio.wait_for(engine.wait_ready(), 30)
+
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        for _ in range(10):  # of uvloop's pipes most are seen closed at once, not all
+            runner.run(start())

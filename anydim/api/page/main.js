@@ -29,7 +29,7 @@ async function start() {
   });
   onLanguage(speak);
   await connect();
-  watchMetrics(failed, () => clear("lost"));
+  watchMetrics((problem) => failed(problem, true), () => clear("lost"));
 }
 
 async function connect() {
@@ -46,9 +46,9 @@ async function connect() {
   }
 }
 
-function failed(problem) {
+function failed(problem, bySide = false) {
   if (problem.kind === "key") askForKey(problem.message);
-  else if (problem.kind) tell(problem);
+  else if (problem.kind) tell(problem, bySide);
   else throw problem;
 }
 

@@ -8,7 +8,9 @@ const AGAIN = 3000; // milliseconds between two looks for a server that was lost
 let watch = 0;
 let shown = null;
 
-export function tell(problem) {
+// What happened by the side, not by the user's doing, leaves what is shown in its place; a lost server concerns all.
+export function tell(problem, bySide = false) {
+  if (shown && bySide && problem.kind !== "lost") return;
   shown = problem;
   repeat();
   byId("notice").hidden = false;
