@@ -105,7 +105,7 @@ class EngineSettings:
     slice_tokens: int | None = _setting(
         None,
         "Most tokens of a forward of bulk work while there is short work, which waits for one such slice at most; "
-        "by default 8192 on a GPU and 512 on a CPU. Submissions of up to a quarter of it are short.",
+        "by default 8192 on a GPU and 1024 on a CPU. Submissions of up to a quarter of it are short.",
         metavar="N",
         least=4,
     )

@@ -238,7 +238,7 @@ def _options() -> argparse.Namespace:
     gpu = options.shape not in (None, "tiny")
     options.rate = options.rate or (20 if gpu else 10)
     options.document = options.document or (8192 if gpu else 512)
-    options.slice = options.slice or (8192 if gpu else 512)
+    options.slice = options.slice or (8192 if gpu else 1024)
     options.most = options.most or (64 if gpu else 16)
     options.expected_rate = options.expected_rate or (80_000 if gpu else 4_000)
     return options

@@ -68,7 +68,7 @@ def make_policy(settings: EngineSettings, device: torch.device, most_tokens: int
     return Policy(
         batch_tokens=most_tokens,
         queue_tokens=settings.max_queue_tokens,
-        slice_tokens=settings.slice_tokens or (8192 if device.type == "cuda" else 512),
+        slice_tokens=settings.slice_tokens or (8192 if device.type == "cuda" else 1024),
         age_limit=settings.age_limit,
         raw_width=raw_width,
         always_raw=bool(raw_width and settings.vector_cache_mib),
