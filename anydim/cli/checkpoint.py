@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,12 +24,16 @@ class Checkpoint:
 
     Attributes:
         parameters: floating-point values that an embedding needs; heads are left out.
+        products: how many of them are weights of the layers' products, which ``--quantization`` stores in 8 bits.
+        product_rows: the rows of these weights, each with a scale of its own then.
         dtype: the precision of most of them, as safetensors spells it: F32, F16, BF16.
         stored_bytes: size of all its files.
         files: how many files there are.
     """
 
     parameters: int
+    products: int
+    product_rows: int
     dtype: str
     stored_bytes: int
     files: int
@@ -42,14 +46,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ModelError: there is no such file, or one is missing or damaged.
     """
     paths = _files(folder)
-    counts: Counter[str] = Counter()
-    for path in paths:
-        counts.update(_values_by_dtype(path))
-    floats = {dtype: count for dtype, count in counts.items() if "F" in dtype}
+    tensors = [tensor for path in paths for tensor in _tensors(path)]
+    floats: Counter[str] = Counter()
+    for _, dtype, shape in tensors:
+        if "F" in dtype:
+            floats[dtype] += math.prod(shape)
+    products = [shape for name, _, shape in tensors if _is_of_product(name, shape)]
     if not floats:
         raise ModelError(f"{folder}: its safetensors hold no floating-point tensor")
     return Checkpoint(
         parameters=sum(floats.values()),
+        products=sum(map(math.prod, products)),
+        product_rows=sum(rows for rows, _ in products),
         dtype=max(floats, key=floats.__getitem__),
         stored_bytes=sum(path.stat().st_size for path in paths),
         files=len(paths),
@@ -66,24 +74,23 @@ def _files(folder: Path) -> list[Path]:
     return sorted({folder / str(name) for name in weight_map.values()})
 
 
-def _values_by_dtype(path: Path) -> Mapping[str, int]:
-    """How many values of each precision one file holds."""
-    counts: Counter[str] = Counter()
+def _tensors(path: Path) -> list[tuple[str, str, Sequence[int]]]:
+    """Name, precision and shape of what one file holds for an encoder."""
     try:
         with safe_open(path, framework="np") as file:
-            names: list[str] = file.keys()
-            for name in names:
-                if not _is_of_head(name):
-                    tensor = file.get_slice(name)
-                    counts[tensor.get_dtype()] += math.prod(tensor.get_shape())
+            slices = {name: file.get_slice(name) for name in file.keys() if not _is_of_head(name)}
+            return [(name, tensor.get_dtype(), tensor.get_shape()) for name, tensor in slices.items()]
     except FileNotFoundError:
         raise ModelError(f"{path} is missing; weights are read from safetensors only") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged ({error}): was the download cut off?") from error
-    return counts
 
 
 def _is_of_head(name: str) -> bool:
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     return name.startswith(_HEADS)
+
+
+def _is_of_product(name: str, shape: Sequence[int]) -> bool:
+    return len(shape) == 2 and any(part in ("layer", "layers") for part in name.split("."))

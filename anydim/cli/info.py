@@ -23,6 +23,7 @@ from anydim.models.registry import find_model
 from anydim.progress import progress_bar
 
 _BYTES: Final = (("float32", 4), ("bfloat16", 2))
+_EIGHT_BITS: Final = "int8 or fp8"  # --quantization, where the rest is bfloat16
 _BATCH_TOKENS: Final = (("cpu", 2048), ("gpu", 16384))  # the engine's own defaults
 _LONGEST_PROMPT: Final = 60
 
@@ -123,6 +124,9 @@ def _memory(card: ModelCard, checkpoint: Checkpoint, engine: EngineSettings) -> 
             for device, tokens in _BATCH_TOKENS
         }
         memory[dtype] = {"weights": checkpoint.parameters * size, **batches}
+    # One byte a value of the layers' products and a float32 a row of them; all else stays as it is.
+    saved = checkpoint.products - 4 * checkpoint.product_rows
+    memory[_EIGHT_BITS] = memory["bfloat16"] | {"weights": memory["bfloat16"]["weights"] - saved}
     return memory
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -13,6 +14,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
 from anydim.cli.main import make_program
+from anydim.kernels import Scaled
+from tests.pipeline import Pipeline
 
 WIDTH, INNER, LAYERS, VOCAB, POSITIONS = 96, 160, 2, 8, 40
 CONFIG = {
@@ -69,6 +72,8 @@ def tensors() -> dict[str, np.ndarray]:
         ):
             shapes[f"encoder.layer.{layer}.{name}.weight"] = (rows, columns)
             shapes[f"encoder.layer.{layer}.{name}.bias"] = (rows,)
+        for name in ("attention.output.LayerNorm.weight", "attention.output.LayerNorm.bias"):
+            shapes[f"encoder.layer.{layer}.{name}"] = shapes[f"encoder.layer.{layer}.{name[10:]}"] = (WIDTH,)
     random = np.random.default_rng(0)
     floats = {f"bert.{name}": random.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
     return floats | {"bert.embeddings.position_ids": np.arange(POSITIONS)}
@@ -112,6 +117,18 @@ def test_json_says_what_the_files_say(folder: Path) -> None:
     assert isinstance(memory, dict)
     assert memory["float32"]["weights"] == 4 * floats
     assert memory["bfloat16"]["weights"] == 2 * floats
+
+
+def test_weights_in_8_bits_take_what_is_told(folder: Path) -> None:
+    model = Pipeline(folder, dtype=torch.bfloat16, quantization="int8").model
+    taken = sum(value.nbytes for value in model.parameters())
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Scaled):
+                taken += value.values_RC.nbytes + value.scale_R.nbytes
+    memory = facts(folder)["memory"]
+    assert isinstance(memory, dict)
+    assert memory["int8 or fp8"]["weights"] == taken
 
 
 def test_the_table_is_for_people(folder: Path) -> None:
