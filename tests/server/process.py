@@ -100,6 +100,13 @@ class ServerProcess:
             lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
+    def settled_metrics(self) -> dict[str, float]:
+        """The same once the engine's counts, which come about once a second, hold all that was answered before."""
+        for _ in range(2):  # the first that comes may have been on its way
+            seen = self.metrics().get("anydim_engine_uptime_seconds", 0.0)
+            self.until(lambda seen=seen: self.metrics().get("anydim_engine_uptime_seconds", 0.0) > seen)  # type: ignore[misc]
+        return self.metrics()
+
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true."""
         deadline = time.monotonic() + _PATIENCE

@@ -22,7 +22,7 @@ BLOCKER = 120  # texts: some seconds of work, several times what the engine's co
 
 @pytest.fixture(scope="module")
 def server(minilm_folder: Path) -> Iterator[ServerProcess]:
-    flags = ["--dtype", "float32", "--max-queue-tokens", str(LIMIT), "--max-batch-tokens", "256"]
+    flags = ["--dtype", "float32", "--max-queue-tokens", str(LIMIT), "--max-batch-tokens", "256", "--slice-tokens", "512"]
     with serving(minilm_folder, *flags, "--vector-cache-mib", "0") as server:
         server.post("/v1/embeddings", {"input": "warm"})
         yield server
@@ -33,6 +33,7 @@ class Crowd:
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
+        self.before = server.settled_metrics()
         self.answers: list[tuple[str, int, Any]] = []
         self.threads: list[threading.Thread] = []
 
@@ -87,15 +88,14 @@ def test_a_short_query_does_not_wait_for_bulk_work(server: ServerProcess, busy: 
 
 
 def test_work_past_its_time_is_answered_and_never_run(server: ServerProcess, busy: Crowd) -> None:
-    before = server.metrics()
     status, body = server.post("/v1/embeddings", {"input": texts("late", 4), "priority": "low", "timeout": 0.2})
     assert (status, body["error"]["code"]) == (504, "deadline_exceeded")
     busy.join()
-    late = 'anydim_engine_errors_total{cause="deadline"}'
-    server.until(lambda: server.metrics().get(late, 0) == before.get(late, 0) + 1)
-    server.until(lambda: server.metrics()["anydim_engine_queued_tokens"] == 0)
-    answered = "anydim_engine_batch_texts_sum"
-    assert server.metrics()[answered] - before[answered] <= BLOCKER
+    after = server.settled_metrics()
+    late, ran = 'anydim_engine_errors_total{cause="deadline"}', "anydim_engine_batch_texts_sum"
+    assert after[late] - busy.before.get(late, 0) == 1
+    assert after["anydim_engine_queued_tokens"] == 0
+    assert after[ran] - busy.before[ran] == BLOCKER
 
 
 def test_a_client_that_hangs_up_frees_its_place(server: ServerProcess, busy: Crowd) -> None:
@@ -103,24 +103,22 @@ def test_a_client_that_hangs_up_frees_its_place(server: ServerProcess, busy: Cro
     body = json.dumps({"input": texts("gone", 5), "priority": "low"}).encode()
     head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     gone = 'anydim_engine_errors_total{cause="cancelled"}'
-    before = server.metrics().get(gone, 0)
-    texts_before = server.metrics()["anydim_engine_texts_total"]
+    admitted = "anydim_engine_texts_total"
     with socket.create_connection((place.hostname, place.port)) as line:
         line.sendall(head.encode() + body)
-        server.until(lambda: server.metrics()["anydim_engine_texts_total"] == texts_before + 5)
-    server.until(lambda: server.metrics().get(gone, 0) == before + 1)
+        server.until(lambda: server.metrics()[admitted] == busy.before[admitted] + BLOCKER + 5)
+    server.until(lambda: server.metrics().get(gone, 0) == busy.before.get(gone, 0) + 1)
     assert not busy.answers
 
 
 def test_equal_requests_under_way_share_a_forward(server: ServerProcess, busy: Crowd) -> None:
-    before = server.metrics()
     # As large as a slice, so that all of them wait behind the blocker, which came first.
     same = {"input": texts("same", 3), "priority": "low"}
     for number in range(8):
         busy.send(f"same {number}", same | {"dimensions": 32 * (number + 1)})
     busy.join()
     shared = "anydim_engine_deduplicated_total"
-    server.until(lambda: server.metrics()[shared] - before[shared] == 7 * 3)
+    assert server.settled_metrics()[shared] - busy.before[shared] == 7 * 3
     vectors = {
         len(answer["data"][0]["embedding"]): answer["data"][0]["embedding"]
         for name, status, answer in busy.answers
