@@ -22,7 +22,7 @@ HELP_WIDTH: Final = 100
 CONTEXT: Final = MappingProxyType({"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH})
 LIBRARY: Final = (  # of the model and the engine where they run in this process
     *("model", "revision", "cache", "dtype", "force_float16", "quantization", "projection", "dim_step"),
-    *("max_input_tokens", "device", "tp", "max_batch_tokens", "threads", "enable_tqdm"),
+    *("max_input_tokens", "device", "tp", "max_batch_tokens", "mem_fraction_static", "threads", "enable_tqdm"),
 )
 SEARCH: Final = ("db", "collection", "candidates", "top_k")
 

@@ -16,12 +16,13 @@ from typing import Final, Self
 import msgspec
 
 from anydim.engine.cache import VectorCache
+from anydim.engine.limits import too_long
 from anydim.engine.loop import Loop, Runs
 from anydim.engine.metrics import EngineCounts, Pace
 from anydim.engine.policy import Policy
 from anydim.engine.queue import Queue
 from anydim.engine.work import Derive, Ticket
-from anydim.errors import TooLong, Unavailable
+from anydim.errors import Unavailable
 from anydim.types import Item, Output
 
 _LAST_SECONDS: Final = 5.0  # for a loop whose device is lost
@@ -136,8 +137,8 @@ class Engine:
     def _ticket(self, items: Sequence[Item]) -> Ticket:
         limits = self._policy.limits(items[0].model if items else 0)
         longest = self._longest if limits.longest is None else limits.longest
-        if longest is not None:
-            _check_lengths(items, longest)
+        if refusal := too_long(items, longest):
+            raise refusal
         ticket = Ticket(items, Future(), self._cache.find(items) if self._cache else {}, limits.per_token)
         if not ticket.open:
             ticket.future.set_result(list(ticket.known.values()))
@@ -164,15 +165,6 @@ class Engine:
         self._thread.join(_LAST_SECONDS if self.reason else None)
         if self._after is not None:
             self._after()
-
-
-def _check_lengths(items: Sequence[Item], longest: int) -> None:
-    for item in items:
-        if len(item.ids) > longest:
-            raise TooLong(
-                f"a text has {len(item.ids)} tokens, and the GPU's memory holds texts of up to {longest}; the server's "
-                "--mem-fraction-static decides how much of it may be used"
-            )
 
 
 def _abandon(queue: Queue, thread: threading.Thread) -> None:

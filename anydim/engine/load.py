@@ -25,7 +25,7 @@ from anydim.engine.forms import derive
 from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.limits import ModelLimits
-from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room
+from anydim.engine.memory import Capacity, CudaMeter, capacity, lack_of_room, meter_of
 from anydim.engine.mute import Mute
 from anydim.engine.placing import rank_threads, ranks_device
 from anydim.engine.policy import Policy
@@ -199,6 +199,7 @@ def _start(
         weights_bytes=rooms[-1].weights_bytes,
         workspace_bytes=max(room.workspace_bytes for room in rooms),
         allowed_bytes=rooms[0].allowed_bytes,
+        longest=rooms[0].longest,
     )
     policy = make_policy(engine, device, rooms[0].batch_tokens, _raw_width(rows[0][0]))
     several = len(rows) > 1
@@ -341,9 +342,9 @@ def _warm_up(runner: Runner, settings: EngineSettings, longest: int) -> tuple[Ca
     wanted = batch_tokens(settings, runner.device)
     graphs = GraphBudget(settings.graph_seconds, settings.graph_mib << 20)
     spent = runner.warm_up(wanted, longest, _captures(settings), graphs)
-    if runner.device.type != "cuda":
+    meter, asked = meter_of(runner.device, settings.mem_fraction_static), settings.max_batch_tokens is not None
+    if meter is None:
         return Capacity(wanted), spent
-    meter, asked = CudaMeter(runner.device, settings.mem_fraction_static), settings.max_batch_tokens is not None
 
     def probe(tokens: int) -> None:
         try:

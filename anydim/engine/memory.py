@@ -83,6 +83,16 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated(self._device) - before
 
 
+def meter_of(device: torch.device, fraction: float) -> Meter | None:
+    """What counts the memory of a device; None where nothing is counted, as on a CPU.
+
+    Args:
+        device: where the model runs.
+        fraction: of its memory that may be taken.
+    """
+    return CudaMeter(device, fraction) if device.type == "cuda" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """What a forward takes beside the weights.

@@ -97,7 +97,7 @@ class Started(msgspec.Struct, tag="started"):
 
     On what and in which precision; how long loading took, and of the warm-up what compiles kernels and what captures
     graphs; the largest batch, and in bytes what the weights and such a batch take of how much (0 where that was not
-    measured).
+    measured); the longest text that the memory holds, None where it holds every one.
     """
 
     device: str
@@ -110,6 +110,7 @@ class Started(msgspec.Struct, tag="started"):
     weights_bytes: int = 0
     workspace_bytes: int = 0
     allowed_bytes: int = 0
+    longest: int | None = None
 
 
 class Failed(msgspec.Struct, tag="failed"):

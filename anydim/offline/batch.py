@@ -91,7 +91,11 @@ class BatchWork:
     def prepare(self, number: int, records: Sequence[Record]) -> Shard:
         """The longest texts first, whosever they are."""
         return shard_of(
-            number, records, lambda chunk: [self._made(each) for each in chunk], lambda place, item: -len(item.ids)
+            number,
+            records,
+            lambda chunk: [self._made(each) for each in chunk],
+            lambda place, item: -len(item.ids),
+            self._embedder.started.longest,
         )
 
     def submit(self, shard: Shard) -> Future[list[Output]]:

@@ -64,7 +64,8 @@ class EmbedWork:
 
     def prepare(self, number: int, records: Sequence[Record]) -> Shard:
         """The longest texts first, so that texts of a batch have about one length."""
-        return shard_of(number, records, self._make, lambda place, item: -len(item.ids))
+        longest = self._embedder.started.longest
+        return shard_of(number, records, self._make, lambda place, item: -len(item.ids), longest)
 
     def submit(self, shard: Shard) -> Future[list[Output]]:
         """See Work."""

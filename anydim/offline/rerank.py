@@ -117,7 +117,11 @@ class RerankWork:
 
         # One after another: the order is made when all Items are there.
         return shard_of(
-            number, records, make, lambda place, item: (-longest[queries[place]], queries[place], -len(item.ids))
+            number,
+            records,
+            make,
+            lambda place, item: (-longest[queries[place]], queries[place], -len(item.ids)),
+            self._reranker.started.longest,
         )
 
     def submit(self, shard: Shard) -> Future[list[Output]]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from anydim.config import ModelSettings
+from anydim.engine.limits import too_long
 from anydim.engine.wire import Started
 from anydim.errors import AnydimError
 from anydim.models.card import ModelCard
@@ -127,6 +128,7 @@ def shard_of(
     records: Sequence[Record],
     make: Callable[[Sequence[Record]], Sequence[Made]],
     order: Callable[[int, Item], Any],
+    longest: int | None,
 ) -> Shard:
     """Tokenise the records that have texts, chunk by chunk.
 
@@ -135,14 +137,16 @@ def shard_of(
         records: its rows.
         make: Items of some records, one entry a record.
         order: by what Items are sorted: of the place of its record, and the Item.
+        longest: most tokens of a text that the engine takes, None where it takes every one.
     """
     made: dict[int, Sequence[Item]] = {}
     refused: dict[int, AnydimError] = {}
     for chunk in _chunks(records):
         for place, found in zip(chunk, make([records[one] for one in chunk]), strict=True):
-            if isinstance(found, AnydimError):
-                refused[place] = found
-            else:
+            refusal = found if isinstance(found, AnydimError) else too_long(found, longest)
+            if refusal is not None:
+                refused[place] = refusal
+            elif not isinstance(found, AnydimError):
                 made[place] = found
     rows = [(place, index, item) for place, items in made.items() for index, item in enumerate(items)]
     rows.sort(key=lambda row: order(row[0], row[2]))
@@ -182,6 +186,7 @@ def facts_of(model: LocalModel, dim: int, asked: Mapping[str, Any]) -> Facts:
         "device": started.device,
         "dtype": started.dtype,
         "batch_tokens": started.batch_tokens,
+        "longest": started.longest,
         "anydim": VERSION,
         "torch": torch.__version__,
         "numpy": np.__version__,

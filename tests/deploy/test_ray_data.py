@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.ipc
 import pytest
 import torch
 from click.testing import CliRunner
@@ -24,6 +25,7 @@ from anydim.offline.embed import EmbedJob, EmbedWork
 from anydim.offline.job import Done, run_job
 from anydim.offline.records import Reading, Record
 from tests.deploy.conftest import processes_named, wait_until
+from tests.offline.small_memory import LONGEST, small_memory
 
 ROWS = 200
 SHARD = 10
@@ -142,6 +144,23 @@ def test_what_cannot_work_is_said_in_our_own_words(cluster: str, starter_folder:
     with pytest.raises(ConfigError, match="ray job submit"):
         embed_on_ray(settings, job, replace(pool, address="ray://127.0.0.1:10001"), lambda done: None)
     assert not Path(f"{job.output}.parts").exists()
+
+
+def test_a_text_that_an_actors_memory_does_not_hold_costs_its_row_alone(
+    cluster: str, starter_folder: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    job = job_of(tmp_path, 3)
+    with small_memory(), Embedder(str(starter_folder), **SETTINGS, show_progress=False) as small:
+        facts = EmbedWork(small, job).facts
+        actor = ShardActor({"model": str(starter_folder), **SETTINGS}, job, facts, ray.remote(Tries).remote())
+    records = [Record(row, f"in.jsonl:{row + 1}", (text,)) for row, text in enumerate(["one", "word " * 300, "two"])]
+    row = pa.table({"number": [0], "rows": [3], "records": [ray.cloudpickle.dumps(records)]})
+    made = actor(row)
+    assert made.column("texts")[0].as_py() == 2
+    schema = pa.ipc.open_file(made.column("data")[0].as_buffer()).schema
+    assert f"up to {LONGEST}" in schema.metadata[b"anydim.failures"].decode()
 
 
 def test_a_shard_that_kills_its_actors_is_not_tried_for_ever(

@@ -24,6 +24,7 @@ from anydim.errors import ConfigError
 from anydim.offline.batch import BatchWork, is_batch
 from anydim.offline.job import Done, Job, run_job
 from anydim.offline.records import OneText, Reading
+from tests.offline.small_memory import LONGEST, small_memory
 from tests.shelf import Shelf
 from tests.texts import SENTENCES
 
@@ -167,3 +168,15 @@ def test_the_command_knows_a_batch_file_by_its_first_line(shelf: Shelf, source: 
     refused = subprocess.run([*words, "--output-dim", "32"], capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "--output-dim does not go with a batch file" in refused.stderr
+
+
+def test_a_request_with_a_text_that_the_memory_does_not_hold_is_refused_alone(shelf: Shelf, tmp_path: Path) -> None:
+    source = tmp_path / "batch.jsonl"
+    bodies = {"one": {"input": "fine"}, "two": {"input": ["fine", "word " * LONGEST]}, "three": {"input": "good"}}
+    source.write_text("".join(line(name, body) + "\n" for name, body in bodies.items()))
+    with small_memory(), Embedder(str(shelf.folder("qwen3")), dtype="float32", show_progress=False) as small:
+        output, done = run(small, source)
+    assert (done.failed, list(rows(output))) == (1, ["one", "three"])
+    refused = rows(Path(f"{output}.errors.jsonl"))["two"]["response"]
+    assert refused["status_code"] == 400
+    assert f"up to {LONGEST}" in refused["body"]["error"]["message"]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from anydim import Embedder
-from anydim.errors import ConfigError, InvalidRequest, MissingExtra
+from anydim.errors import ConfigError, InvalidRequest, MissingExtra, TooLong
 from anydim.intake.request import InputType, Truncate
 from anydim.offline.embed import EmbedJob, EmbedWork
 from anydim.offline.job import Done, run_job
 from anydim.offline.records import Reading
 from anydim.types import OutputDtype
+from tests.offline.small_memory import LONGEST, small_memory
 from tests.shelf import Shelf
 from tests.texts import SENTENCES
 
@@ -214,3 +216,36 @@ def test_a_killed_command_goes_on(shelf: Shelf, source: Path) -> None:
     assert "3,000 rows" in done.stdout
     assert pq.read_table(output).num_rows == 3000
     assert not parts.exists()
+
+
+def test_a_text_that_the_memory_does_not_hold_costs_its_row_alone(shelf: Shelf, source: Path) -> None:
+    long = "word " * LONGEST
+    with source.open("a") as file:
+        file.write("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in (("x", long), ("y", "ok"))))
+    with small_memory(), Embedder(str(shelf.folder("qwen3")), dtype="float32", show_progress=False) as small:
+        assert small.started.longest == LONGEST
+        output, done = run(small, source, "out.parquet", truncate=Truncate.END)
+        with pytest.raises(TooLong, match="--max-input-tokens"):
+            small.embed(long)
+        np.testing.assert_allclose(
+            np.array(pq.read_table(output).column("embedding").to_pylist()), small.embed([*TEXTS, "ok"]), atol=1e-6
+        )
+    assert done.failed == 1
+    (error,) = map(json.loads, Path(f"{output}.errors.jsonl").read_text().splitlines())
+    assert (error["row"], error["where"]) == (len(TEXTS), f"{source}:{len(TEXTS) + 1}")
+    assert f"the GPU's memory holds texts of up to {LONGEST}" in error["error"]
+
+
+def test_a_job_goes_on_only_where_the_memory_holds_the_same_texts(
+    embedder: Embedder, shelf: Shelf, source: Path
+) -> None:
+    def stop(done: Done) -> None:
+        raise KeyboardInterrupt
+
+    job = EmbedJob(inputs=[str(source)], output=source.parent / "out.npy", shard_texts=10)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(EmbedWork(embedder, job), job, stop)
+    with small_memory(), Embedder(str(shelf.folder("qwen3")), dtype="float32", show_progress=False) as small:
+        again = replace(job, resume=True)
+        with pytest.raises(ConfigError, match=f"longest was None and is {LONGEST}"):
+            run_job(EmbedWork(small, again), again, lambda done: None)

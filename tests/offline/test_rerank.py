@@ -25,6 +25,7 @@ from anydim.intake.request import Truncate
 from anydim.offline.job import Done, run_job
 from anydim.offline.records import Reading
 from anydim.offline.rerank import QueryAndDocuments, RerankJob, RerankWork
+from tests.offline.small_memory import LONGEST, small_memory
 from tests.shelf import Shelf
 from tests.texts import SENTENCES
 
@@ -202,3 +203,17 @@ def test_the_command_stops_on_ctrl_c_and_goes_on(shelf: Shelf, tmp_path: Path) -
     without = subprocess.run(words[:7], capture_output=True, text=True, timeout=60, check=False)
     assert without.returncode == 2
     assert "name a reranker: --model" in without.stderr
+
+
+def test_a_pair_that_the_memory_does_not_hold_costs_its_row_alone(
+    reranker: Reranker, shelf: Shelf, tmp_path: Path
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    rows = [{"query": "a", "documents": ["b", "c"]}, {"query": "a", "documents": ["b", "word " * LONGEST]}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    with small_memory(), Reranker(str(shelf.folder("cross-bert")), dtype="float32", show_progress=False) as small:
+        output, done = run(small, source, "out.jsonl")
+    assert done.failed == 1
+    assert [(row["row"], row["document"]) for row in as_rows(output)] == [(0, 0), (0, 1), (2, 0), (2, 1)]
+    np.testing.assert_allclose([row["score"] for row in as_rows(output)], 2 * [*reranker.score("a", ["b", "c"])], 1e-5)
+    assert f"up to {LONGEST}" in Path(f"{output}.errors.jsonl").read_text()
