@@ -109,6 +109,16 @@ class GraphMemory:
     pool: Any = None
     graphs: int = 0
 
+    def pool_for(self, alone: bool) -> Any:
+        """Where the next graph is captured: a pool whose graphs were all given up cannot be used again.
+
+        Args:
+            alone: whether no other graph of the same model stands.
+        """
+        if alone and not self.graphs:
+            self.pool = torch.cuda.graph_pool_handle()
+        return self.pool
+
 
 class GraphPool:
     """Captured graphs by token bucket."""
@@ -193,6 +203,11 @@ class GraphPool:
         self._graphs[bucket] = self._capture(bucket, alone=not self._graphs)
         self._memory.graphs += 1
 
+    def drop(self) -> None:
+        """Give up what was captured: another rank could not follow."""
+        self._memory.graphs -= len(self._graphs)
+        self._graphs.clear()
+
     def _held(self) -> int:
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved(self._device)
@@ -246,8 +261,7 @@ class GraphPool:
         return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
 
     def _capture(self, bucket: int, alone: bool) -> _Graph:
-        if alone and not self._memory.graphs:  # a pool whose only graph was given up cannot be used again
-            self._memory.pool = torch.cuda.graph_pool_handle()
+        pool = self._memory.pool_for(alone)
         whole, rest = divmod(bucket, self._longest)
         lengths = np.array([self._longest] * whole + [rest] * (rest > 0), np.int32)
         sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])
@@ -262,7 +276,7 @@ class GraphPool:
         torch.cuda.synchronize(self._device)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
-            with torch.cuda.graph(graph, pool=self._memory.pool, capture_error_mode=self._mode):
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode=self._mode):
                 staged = layout.read(words, plan, words)
                 block_BE = self._vectors(staged, self._width)
         finally:

@@ -174,8 +174,13 @@ class Runner:
             raise  # a rank is gone
         except Exception as error:
             _LOG.warning("CUDA graphs cannot be captured with --tp here: small batches are slower without (%s)", error)
-            self._graphs = None
+            self._drop_graphs()
             self._tell(Kind.DROP, None)
+
+    def _drop_graphs(self) -> None:
+        if self._graphs is not None:
+            self._graphs.drop()
+        self._graphs = None
 
     def _compile(self, length: int, longest: int) -> None:
         # Two texts that share nothing, so that what serves other texts is compiled.
@@ -264,7 +269,7 @@ class Runner:
         batch = word.batch
         if batch is None:
             assert word.kind is Kind.DROP, "every other word comes with a batch"
-            self._graphs = None
+            self._drop_graphs()
         elif word.kind is Kind.REPLAY:
             assert self._graphs is not None, "the graph was captured"
             self._graphs.run(batch)

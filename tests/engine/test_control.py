@@ -17,6 +17,8 @@ from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import find_prefixes
 from anydim.errors import ComputeFailed
 from anydim.types import Batch, Item
+from tests.pipeline import Pipeline
+from tests.shelf import Shelf
 
 
 def cross(*words: Word) -> list[Word]:
@@ -124,3 +126,26 @@ def test_ranks_capture_graphs_in_step_and_agree_where_one_cannot(
             thread.join(30)
     assert captured["first"] == captured["other"]
     assert captured["first"][-1] == (64 if ours or theirs else 192)
+
+
+def test_a_model_after_one_whose_graphs_were_given_up_begins_a_pool_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, shelf: Shelf
+) -> None:
+    """On a rank that follows; the device's part is pretended, up to the handle of the memory."""
+    made: list[object] = []
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: made.append(object()) or made[-1])
+    monkeypatch.setattr(GraphPool, "_capture", lambda pool, bucket, alone: pool._memory.pool_for(alone))
+    first, second, third = (Pipeline(shelf.folder("qwen3")).runner for _ in range(3))
+    second.graph_memory = third.graph_memory = first.graph_memory
+    first.make_graphs(256, 4096, several=True)
+    for bucket in (256, 16):
+        first.add_graph(bucket)
+    first.follow(Word(Kind.DROP))
+    second.make_graphs(256, 4096, several=True)
+    for bucket in (256, 16):
+        second.add_graph(bucket)
+    assert (len(made), second.graph_memory.graphs) == (2, 2)
+    third.make_graphs(256, 4096, several=True)
+    third.add_graph(256)
+    third.follow(Word(Kind.DROP))
+    assert (len(made), second.graph_memory.graphs) == (2, 2)  # what the second captured still uses it
