@@ -146,9 +146,10 @@ class Loop:
 
     def _step_alone(self) -> None:
         """One batch from its start to its answer. Who waits for it in other threads is answered even on Ctrl-C here."""
-        taken = self._queue.take()
-        self._in_hand = list(taken.works)
+        taken: Taken | None = None
         try:
+            taken = self._queue.take()
+            self._in_hand = list(taken.works)
             running = self._start(taken.works) if taken.works else None
             if running is not None:
                 self._counts.short_batches += not taken.is_bulk
@@ -156,12 +157,13 @@ class Loop:
         except Exception as error:
             self._lost = error  # the loop's thread ends with it, and answers everyone
         except BaseException:
-            for work in self._in_hand:
+            for work in self._queue.strays() if taken is None else taken.works:
                 for claim in self._queue.settle(work):
                     claim.ticket.fail(Unavailable("the thread that ran this batch was interrupted; send it again"))
             raise
         finally:
-            self._queue.done(taken)
+            if taken is not None:
+                self._queue.done(taken)
             self._busy_since = None
 
     def _step(self) -> None:

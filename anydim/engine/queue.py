@@ -139,6 +139,12 @@ class Queue:
             if taken.works or not late:
                 return taken
 
+    def strays(self) -> list[Work]:
+        """The works of a batch that Ctrl-C kept from its taker; only for who knows that no other one is under way."""
+        with self._changed:
+            self._bulk_running = 0
+            return [work for work in self._under_way.values() if not work.waits]
+
     def settle(self, work: Work) -> list[Claim]:
         """The claims of a work whose Output is there; nothing joins it any more."""
         with self._changed:

