@@ -78,7 +78,8 @@ def _tensors(path: Path) -> list[tuple[str, str, Sequence[int]]]:
     """Name, precision and shape of what one file holds for an encoder."""
     try:
         with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys() if not _is_of_head(name)}
+            names = file.keys()  # the file itself cannot be iterated over
+            slices = {name: file.get_slice(name) for name in names if not _is_of_head(name)}
             return [(name, tensor.get_dtype(), tensor.get_shape()) for name, tensor in slices.items()]
     except FileNotFoundError:
         raise ModelError(f"{path} is missing; weights are read from safetensors only") from None
