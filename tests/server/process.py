@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import os
 import resource
 import signal
@@ -103,9 +104,12 @@ class ServerProcess:
     def settled_metrics(self) -> dict[str, float]:
         """The same once the engine's counts, which come about once a second, hold all that was answered before."""
         for _ in range(2):  # the first that comes may have been on its way
-            seen = self.metrics().get("anydim_engine_uptime_seconds", 0.0)
-            self.until(lambda seen=seen: self.metrics().get("anydim_engine_uptime_seconds", 0.0) > seen)  # type: ignore[misc]
+            seen = self._uptimes()
+            self.until(lambda seen=seen: all(map(operator.gt, self._uptimes(), seen)))  # type: ignore[misc]
         return self.metrics()
+
+    def _uptimes(self) -> list[float]:
+        return [value for name, value in self.metrics().items() if name.startswith("anydim_engine_uptime_seconds")]
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true."""

@@ -108,7 +108,7 @@ def test_all_processes_drain_and_end_with_the_server(minilm_folder: Path, number
         family = psutil.Process(server.process.pid).children() if server.address else []
         assert len(family) == 3
         statuses: list[int] = []
-        texts = [f"{place} " + "word " * 200 for place in range(60)]
+        texts = [f"{place} " + "word " * 200 for place in range(300)]  # seconds of work
         crowd = threading.Thread(target=lambda: statuses.append(server.post("/v1/embeddings", {"input": texts})[0]))
         crowd.start()
         (engine,) = children(server, "anydim.engine.worker")

@@ -77,9 +77,8 @@ def test_sigterm_answers_what_is_under_way_and_exits_with_zero(minilm_folder: Pa
     with serving(minilm_folder) as server:
         engine = engine_of(server)
         statuses: list[int] = []
-        crowd = threading.Thread(
-            target=lambda: statuses.append(server.post("/v1/embeddings", {"input": ["word " * 200] * 120})[0])
-        )
+        texts = [f"{place} " + "word " * 200 for place in range(300)]  # seconds of work
+        crowd = threading.Thread(target=lambda: statuses.append(server.post("/v1/embeddings", {"input": texts})[0]))
         crowd.start()
         server.until(lambda: engine.cpu_percent(0.1) > 20)
         assert server.stop(signal.SIGTERM) == 0
