@@ -22,8 +22,8 @@ BLOCKER = 120  # texts: some seconds of work, several times what the engine's co
 
 @pytest.fixture(scope="module")
 def server(minilm_folder: Path) -> Iterator[ServerProcess]:
-    flags = ["--dtype", "float32", "--max-queue-tokens", str(LIMIT), "--max-batch-tokens", "256", "--slice-tokens", "512"]
-    with serving(minilm_folder, *flags, "--vector-cache-mib", "0") as server:
+    flags = ["--dtype", "float32", "--max-queue-tokens", str(LIMIT), "--max-batch-tokens", "256"]
+    with serving(minilm_folder, *flags, "--slice-tokens", "512", "--vector-cache-mib", "0") as server:
         server.post("/v1/embeddings", {"input": "warm"})
         yield server
 
