@@ -1,45 +1,34 @@
 """Embedder: the library's front door. Texts in, numpy vectors out, with the engine in this process.
 
-An entrance: it composes registry, intake and engine, and refuses what the server refuses.
+An entrance: it composes intake and engine, and refuses what the server refuses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anydim.config import load_settings
-from anydim.engine.feed import feed
-from anydim.engine.load import load_engine
-from anydim.errors import ComputeFailed, InvalidRequest
+from anydim.engine.resident import CHUNK, Resident
 from anydim.intake.intake import Intake
-from anydim.intake.request import EmbedRequest, InputType, Truncate
-from anydim.models.registry import find_model
-from anydim.progress import progress_bar
-from anydim.types import Item, Output, OutputDtype
+from anydim.intake.request import EmbedRequest, InputType, Truncate, choice
+from anydim.types import OutputDtype
 
 _ARRAYS: Final = (np.ndarray, np.integer, tuple)
-_CHUNK: Final = 256  # texts tokenised at a time, so that the engine starts while the rest are being read
-_BAR_FROM: Final = 1000  # texts from which a progress bar is worth drawing
 
 Vectors = NDArray[Any]
-Kind = TypeVar("Kind", OutputDtype, InputType, Truncate)
 
 
-class Embedder:
+class Embedder(Resident[Intake]):
     """Embeds texts in this process.
 
     Use it as a context manager, or call ``close``. Safe for many threads: their texts share batches.
     """
+
+    _work, _unit, _field = "Embedding", "texts", "input"
 
     def __init__(self, model: str | None = None, *, show_progress: bool = True, **settings: Any) -> None:
         """Load a model.
@@ -54,36 +43,7 @@ class Embedder:
             ConfigError: an unknown setting, or one that does not fit.
             ModelError: the model is not there, broken, or not supported.
         """
-        flags = settings if model is None else {"model": model, **settings}
-        loaded = load_settings(flags, {})
-        self.settings = loaded.model
-        self._show_progress = show_progress
-        engine = loaded.engine
-        if "max_queue_tokens" not in settings:  # callers wait for their own texts
-            engine = replace(engine, max_queue_tokens=sys.maxsize)
-        with progress_bar("Preparing the model", show_progress) as progress:
-            self.card = find_model(loaded.model, progress)
-        self.intake = Intake.of(self.card, loaded.model)
-        self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
-        gc.collect()
-        gc.freeze()  # a loaded model is never garbage: walking it would hold up a text that someone waits for
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """Finish what is under way and free the model."""
-        self._engine.close()
-        gc.unfreeze()
+        super().__init__(settings if model is None else {"model": model, **settings}, Intake.of, show_progress)
 
     def embed(
         self,
@@ -123,11 +83,11 @@ class Embedder:
         request = EmbedRequest(
             inputs=[texts] if isinstance(texts, str) else list(texts),
             output_dim=np.asarray(output_dim).tolist() if isinstance(output_dim, _ARRAYS) else output_dim,
-            output_dtype=_choice(OutputDtype, output_dtype, "output_dtype"),
+            output_dtype=choice(OutputDtype, output_dtype, "output_dtype"),
             instruction=instruction,
             prompt_name=prompt_name,
-            input_type=None if input_type is None else _choice(InputType, input_type, "input_type"),
-            truncate=_choice(Truncate, truncate, "truncate"),
+            input_type=None if input_type is None else choice(InputType, input_type, "input_type"),
+            truncate=choice(Truncate, truncate, "truncate"),
             normalize=normalize,
         )
         vectors = self._run(request, show_progress)
@@ -137,35 +97,8 @@ class Embedder:
         """``embed`` without blocking the event loop; the same arguments, result and errors."""
         return await asyncio.to_thread(self.embed, texts, **options)
 
-    def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
-        """Items that this embedder's ``intake`` made; the future gets one Output an Item, an error in place of a vector
-        where one text failed. Cancelling it takes back what waits.
-        """
-        return self._engine.submit(items)
-
     def _run(self, request: EmbedRequest, show_progress: bool | None) -> Vectors | list[Vectors]:
-        """Tokenise chunk by chunk while the engine works on the chunks before."""
-        count = len(request.inputs)
-        with self._bar(count, show_progress) as progress:
-            chunks = self.intake.chunks(request, _CHUNK)
-            return _stack(feed(self._engine, chunks, lambda done: progress("texts", done, count)))
-
-    def _bar(self, count: int, wanted: bool | None) -> AbstractContextManager[Callable[[str, int, int], None]]:
-        show = self._show_progress and count >= _BAR_FROM if wanted is None else wanted
-        return progress_bar("Embedding", show, unit="texts")
-
-
-def _choice(kind: type[Kind], value: Kind | str, param: str) -> Kind:
-    try:
-        return kind(value)
-    except ValueError:
-        raise InvalidRequest(f"{param} must be one of {', '.join(kind)}, got {value!r}", param) from None
-
-
-def _stack(outputs: Sequence[Output]) -> Vectors | list[Vectors]:
-    for index, output in enumerate(outputs):
-        if output.error is not None:
-            raise ComputeFailed(f"input[{index}]: {output.error.message}")
-    rows = [output.values for output in outputs]
-    same = len({len(row) for row in rows}) == 1
-    return np.stack(rows) if same else rows
+        outputs = self._outputs(self.intake.chunks(request, CHUNK), len(request.inputs), show_progress)
+        rows = [output.values for output in outputs]
+        same = len({len(row) for row in rows}) == 1
+        return np.stack(rows) if same else rows

@@ -1,31 +1,22 @@
 """Reranker: the library's door to rerankers and cross-encoders. Texts in, scores out, with the engine in this process.
 
-An entrance: it composes registry, intake and engine, and refuses what the server refuses.
+An entrance: it composes intake and engine, and refuses what the server refuses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from anydim.config import load_settings
-from anydim.engine.feed import feed
-from anydim.engine.load import load_engine
-from anydim.errors import ComputeFailed, InvalidRequest
-from anydim.intake.request import ScoreRequest, Truncate
+from anydim.engine.resident import CHUNK, Resident
+from anydim.errors import InvalidRequest
+from anydim.intake.request import ScoreRequest, Truncate, choice
 from anydim.intake.scoring import ScoreIntake
-from anydim.models.registry import find_model
-from anydim.progress import progress_bar
-from anydim.types import Float32Array, Item, Output
-
-_CHUNK: Final = 256  # pairs tokenised at a time, so that the engine starts while the rest are being read
-_BAR_FROM: Final = 1000  # pairs from which a progress bar is worth drawing
+from anydim.types import Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +34,13 @@ class Ranked:
     document: str
 
 
-class Reranker:
+class Reranker(Resident[ScoreIntake]):
     """Scores pairs of query and document in this process.
 
     Use it as a context manager, or call ``close``. Safe for many threads: their pairs share batches.
     """
+
+    _work, _unit, _field = "Scoring", "pairs", "documents"
 
     def __init__(self, model: str, *, show_progress: bool = True, **settings: Any) -> None:
         """Load a reranker, cross-encoder or classifier.
@@ -62,39 +55,8 @@ class Reranker:
             ConfigError: an unknown setting, or one that does not fit.
             ModelError: the model is not there, broken, not supported, or has no scores.
         """
-        loaded = load_settings({"model": model, "task": "rerank", **settings}, {})
-        self.settings = loaded.model
-        self._show_progress = show_progress
-        engine = loaded.engine
-        if "max_queue_tokens" not in settings:  # callers wait for their own texts
-            engine = replace(engine, max_queue_tokens=sys.maxsize)
-        with progress_bar("Preparing the model", show_progress) as progress:
-            self.card = find_model(loaded.model, progress)
-        self.intake = ScoreIntake.of(self.card, loaded.model)
-        self.template = loaded.model.rerank_template
-        self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await asyncio.to_thread(self.close)
-
-    def close(self) -> None:
-        """Finish what is under way and free the model."""
-        self._engine.close()
-
-    def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
-        """Items that this reranker's ``intake`` made; the future gets one Output an Item, an error in place of a score
-        where one pair failed. Cancelling it takes back what waits.
-        """
-        return self._engine.submit(items)
+        super().__init__({"model": model, "task": "rerank", **settings}, ScoreIntake.of, show_progress)
+        self.template = self.settings.rerank_template
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -135,7 +97,7 @@ class Reranker:
             queries=[query] if isinstance(query, str) else list(query),
             documents=[documents] if isinstance(documents, str) else list(documents),
             instruction=instruction,
-            truncate=_truncate(truncate),
+            truncate=choice(Truncate, truncate, "truncate"),
             squash=None if raw is None else not raw,
         )
         scores = self._run(request, show_progress)
@@ -171,23 +133,5 @@ class Reranker:
         return await asyncio.to_thread(self.rerank, query, documents, **options)
 
     def _run(self, request: ScoreRequest, show_progress: bool | None) -> Float32Array:
-        """Tokenise chunk by chunk while the engine works on the chunks before."""
-        count = len(request.documents)
-        show = self._show_progress and count >= _BAR_FROM if show_progress is None else show_progress
-        with progress_bar("Scoring", show, unit="pairs") as progress:
-            chunks = self.intake.chunks(request, _CHUNK)
-            return _stack(feed(self._engine, chunks, lambda done: progress("pairs", done, count)))
-
-
-def _stack(outputs: Sequence[Output]) -> Float32Array:
-    for index, output in enumerate(outputs):
-        if output.error is not None:
-            raise ComputeFailed(f"documents[{index}]: {output.error.message}")
-    return np.stack([np.asarray(output.values, np.float32) for output in outputs])
-
-
-def _truncate(value: Truncate | str) -> Truncate:
-    try:
-        return Truncate(value)
-    except ValueError:
-        raise InvalidRequest(f"truncate must be one of {', '.join(Truncate)}, got {value!r}", "truncate") from None
+        outputs = self._outputs(self.intake.chunks(request, CHUNK), len(request.documents), show_progress)
+        return np.stack([np.asarray(output.values, np.float32) for output in outputs])

@@ -29,8 +29,7 @@ from anydim.api.metrics import (
     HttpMetrics,
 )
 from anydim.config import ServerSettings
-from anydim.engine.handle import EngineFacts, EngineHandle, Health
-from anydim.engine.metrics import EngineCounts
+from anydim.engine.handle import Passing
 from anydim.errors import Overloaded
 from anydim.logs import REQUESTS as REQUEST_LOG
 from anydim.types import Item, Output
@@ -99,12 +98,8 @@ def reserve_answer(size: int) -> None:
         course.answers.take(size)
 
 
-class TimedEngine:
+class TimedEngine(Passing):
     """An EngineHandle that notes in the course of the request when the engine had it."""
-
-    def __init__(self, engine: EngineHandle) -> None:
-        """Time another handle."""
-        self._engine = engine
 
     async def run(self, items: Sequence[Item]) -> list[Output]:
         """See EngineHandle."""
@@ -116,22 +111,6 @@ class TimedEngine:
             return await self._engine.run(items)
         finally:
             course.engine_ended = time.perf_counter()
-
-    def health(self) -> Health:
-        """See EngineHandle."""
-        return self._engine.health()
-
-    def counts(self) -> EngineCounts | None:
-        """See EngineHandle."""
-        return self._engine.counts()
-
-    def facts(self) -> EngineFacts | None:
-        """See EngineHandle."""
-        return self._engine.facts()
-
-    def engines(self) -> Sequence[EngineHandle]:
-        """See EngineHandle."""
-        return self._engine.engines()
 
 
 class RouteNames:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anydim.engine.handle import EngineFacts, EngineHandle, Health
-from anydim.engine.metrics import EngineCounts
+from anydim.engine.handle import EngineHandle, Passing
 from anydim.errors import MissingExtra
 from anydim.types import Item, Output
 
@@ -72,12 +71,12 @@ class Tracing:
             await self._app(scope, receive, _noting(send, span))
 
 
-class TracedEngine:
+class TracedEngine(Passing):
     """An EngineHandle that makes a span of each call."""
 
     def __init__(self, engine: EngineHandle, tracer: Tracer) -> None:
         """Trace another handle."""
-        self._engine = engine
+        super().__init__(engine)
         self._tracer = tracer
 
     async def run(self, items: Sequence[Item]) -> list[Output]:
@@ -85,22 +84,6 @@ class TracedEngine:
         sizes = {"anydim.texts": len(items), "anydim.tokens": sum(len(item.ids) for item in items)}
         with self._tracer.start_as_current_span("engine", attributes=sizes, record_exception=False):
             return await self._engine.run(items)
-
-    def health(self) -> Health:
-        """See EngineHandle."""
-        return self._engine.health()
-
-    def counts(self) -> EngineCounts | None:
-        """See EngineHandle."""
-        return self._engine.counts()
-
-    def facts(self) -> EngineFacts | None:
-        """See EngineHandle."""
-        return self._engine.facts()
-
-    def engines(self) -> Sequence[EngineHandle]:
-        """See EngineHandle."""
-        return self._engine.engines()
 
 
 def _noting(send: Send, span: Any) -> Send:

@@ -92,3 +92,31 @@ class LocalEngine:
     def engines(self) -> Sequence[EngineHandle]:
         """See EngineHandle."""
         return (self,)
+
+
+class Passing:
+    """An EngineHandle that passes everything on to another, for those that add something to its calls."""
+
+    def __init__(self, engine: EngineHandle) -> None:
+        """Pass on to ``engine``."""
+        self._engine = engine
+
+    async def run(self, items: Sequence[Item]) -> list[Output]:
+        """See EngineHandle."""
+        return await self._engine.run(items)
+
+    def health(self) -> Health:
+        """See EngineHandle."""
+        return self._engine.health()
+
+    def counts(self) -> EngineCounts | None:
+        """See EngineHandle."""
+        return self._engine.counts()
+
+    def facts(self) -> EngineFacts | None:
+        """See EngineHandle."""
+        return self._engine.facts()
+
+    def engines(self) -> Sequence[EngineHandle]:
+        """See EngineHandle."""
+        return self._engine.engines()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from anydim.errors import InvalidRequest
 from anydim.types import ANY_TIME, OutputDtype, Terms
+
+Kind = TypeVar("Kind", bound=enum.StrEnum)
 
 
 class InputType(enum.StrEnum):
@@ -90,3 +93,15 @@ class ScoreRequest:
         """The name of each document in ``part``, for errors."""
         first = part.start or 0
         return [f"{self.field}[{place}]" for place in range(first, first + len(self.documents[part]))]
+
+
+def choice(kind: type[Kind], value: Kind | str, param: str) -> Kind:
+    """A value of an enumeration by its name.
+
+    Raises:
+        InvalidRequest: there is none; names ``param`` and what there is.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise InvalidRequest(f"{param} must be one of {', '.join(kind)}, got {value!r}", param) from None

@@ -44,7 +44,7 @@ class Scripted:
     def counts(self) -> None:
         return None
 
-    def device(self) -> None:
+    def facts(self) -> None:
         return None
 
     def engines(self) -> tuple[Scripted, ...]:
