@@ -61,7 +61,7 @@ def figure_of(row: Mapping[str, Any]) -> tuple[float, str] | None:
     if "peak_gib" in row:
         return row["peak_gib"], "GiB"
     if "weights_s" in row:
-        return row["weights_s"] + row["warmup_s"], "s"
+        return row.get("device_s", 0.0) + row["weights_s"] + row["warmup_s"], "s"
     return None
 
 

@@ -51,8 +51,15 @@ def measure_ours(card: ModelCard, folder: Path, options: argparse.Namespace) -> 
     changes = {"plain_ops": options.plain, "cuda_graphs": not options.no_graphs}
     settings = ours.settings_of(options, folder, **changes)
     engine, started = load_engine(card, settings.model, settings.engine, show_progress=True)
-    start = {"case": "start", "weights_s": started.weights_seconds, "warmup_s": started.warmup_seconds}
-    rows: list[dict[str, Any]] = [{"engine": "anydim", **start}]
+    rows: list[dict[str, Any]] = [
+        {
+            "engine": "anydim",
+            "case": "start",
+            "device_s": started.device_seconds,
+            "weights_s": started.weights_seconds,
+            "warmup_s": started.warmup_seconds,
+        }
+    ]
     budget = batch_tokens(settings.engine, resolve_device(options.device))
     print(rows, flush=True)
     gc.collect()

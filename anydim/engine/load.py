@@ -164,6 +164,7 @@ def _prepare(rows: Rows, engine: EngineSettings, device: torch.device) -> None:
     if device.type == "cuda":
         place_kernels(cache_folder(rows[0][1]), os.environ)
         torch.cuda.set_device(device)  # streams and events are those of the thread's device, which is the first one
+        torch.empty(1, device=device)  # the driver's start, so that it does not count as loading
 
 
 def _start(
@@ -173,6 +174,7 @@ def _start(
     device = resolve_device(engine.device)
     began = time.perf_counter()
     _prepare(rows, engine, device)
+    prepared = time.perf_counter()
     shard = None if ranks is None else Shard(rank=0, count=engine.tp, total=ranks.total)
     runners = [
         _load_runner(
@@ -191,7 +193,8 @@ def _start(
     started = Started(
         device=("" if ranks is None else f"{engine.tp} x ") + _device_name(device),
         dtype=_precision(runners[0].dtype, rows[0][1]),
-        weights_seconds=weights_done - began,
+        device_seconds=prepared - began,
+        weights_seconds=weights_done - prepared,
         warmup_seconds=time.perf_counter() - weights_done,
         kernels_seconds=sum(spent.kernels for _, spent in warmed),
         graphs_seconds=sum(spent.graphs for _, spent in warmed),

@@ -95,15 +95,16 @@ _CLASSES: Final = MappingProxyType(
 class Started(msgspec.Struct, tag="started"):
     """The engine process's word that it serves.
 
-    On what and in which precision; how long loading took, and of the warm-up what compiles kernels and what captures
-    graphs; the largest batch, and in bytes what the weights and such a batch take of how much (0 where that was not
-    measured); the longest text that the memory holds, None where it holds every one.
+    On what and in which precision; how long the device's own start, loading and warm-up took, and of the last what
+    compiles kernels and what captures graphs; the largest batch, and in bytes what the weights and such a batch take of
+    how much (0 where that was not measured); the longest text that the memory holds, None where it holds every one.
     """
 
     device: str
     dtype: str
     weights_seconds: float
     warmup_seconds: float
+    device_seconds: float = 0.0
     kernels_seconds: float = 0.0
     graphs_seconds: float = 0.0
     batch_tokens: int = 0
