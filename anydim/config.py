@@ -10,15 +10,15 @@ Source of the names: SGLang's server arguments where they mean the same.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_type_hints
 
 from anydim.errors import ConfigError
-from anydim.setting import ENV_PREFIX, Setting
+from anydim.setting import Setting
+from anydim.sources import from_environment, from_file
+from anydim.sources import nearest as nearest
 
 _OWN: Final = ("model", "served_model_name", "reranker", "task", "revision", "projection", "token_ids")
 _OWN_LIMITS: Final = ("default_dim", "max_input_tokens")
@@ -240,6 +240,22 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """What `anydim check` asks of vectors: least figures, from 0 to 1."""
+
+    synonyms: float = _setting(0.85, "Least mean cosine of sentences that mean the same.", "X", least=0, most=1)
+    translations: float = _setting(
+        0.75, "Least mean cosine of Chinese sentences and their English translations.", "X", least=0, most=1
+    )
+    separation: float = _setting(
+        0.95, "Least area under the ROC curve, right pairs against wrong ones.", "X", least=0, most=1
+    )
+    found: float = _setting(
+        0.9, "Least share of sentences that find their translation first, both ways.", "X", least=0, most=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a server."""
 
@@ -247,6 +263,7 @@ class Settings:
     engine: EngineSettings = field(default_factory=EngineSettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
+    check: CheckSettings = field(default_factory=CheckSettings)
     others: tuple[ModelSettings, ...] = ()
 
     @property
@@ -279,18 +296,19 @@ def load_settings(
     Raises:
         ConfigError: an unknown name (with the nearest known one), or a wrong type.
     """
-    in_file, tables = _from_file(file) if file else ({}, [])
+    settings = list(all_settings())
+    in_file, tables = from_file(file, settings) if file else ({}, [])
     sources: tuple[tuple[Mapping[str, Any], Callable[[Setting], str]], ...] = (
         (in_file, lambda setting: f"{setting.name} in {file}"),
-        (_from_environment(environ), lambda setting: setting.variable),
+        (from_environment(environ, settings), lambda setting: setting.variable),
         (flags, lambda setting: setting.flag),
     )
-    known = [setting.name for setting in all_settings()]
+    known = [setting.name for setting in settings]
     for name in flags:
         if name not in known:
             raise ConfigError(f"unknown setting {name}{nearest(name, known)}")
-    sections: dict[str, dict[str, Any]] = {"model": {}, "engine": {}, "server": {}, "index": {}}
-    for setting in all_settings():
+    sections: dict[str, dict[str, Any]] = {setting.section: {} for setting in settings}
+    for setting in settings:
         for values, spelled in sources:
             if setting.name in values:
                 value = setting.convert(values[setting.name], spelled(setting))
@@ -302,6 +320,7 @@ def load_settings(
         engine=EngineSettings(**sections["engine"]),
         server=ServerSettings(**sections["server"]),
         index=IndexSettings(**sections["index"]),
+        check=CheckSettings(**sections["check"]),
     )
 
 
@@ -331,69 +350,3 @@ def _others(
         *({"model": name, "task": "rerank"} for name in first.reranker),
     ]
     return tuple(ModelSettings(**{**shared, **model}) for model in models)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`` (did you mean X?)`` for the known name nearest to a wrong one, or nothing."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = {setting.variable: setting for setting in all_settings()}
-    values: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        if variable not in known:
-            raise ConfigError(f"unknown environment variable {variable}{nearest(variable, list(known))}")
-        setting = known[variable]
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        if setting.repeatable and parts:
-            values[setting.name] = parts
-        elif setting.repeatable and text.strip():
-            raise ConfigError(f"{variable} holds only commas")
-        elif not setting.repeatable and text.strip():
-            values[setting.name] = text.strip()
-    return values
-
-
-def _from_file(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Keys of a TOML file, those of the first [[models]] table among them; and the further tables."""
-    document = _read_toml(path)
-    models = document.pop("models", [])
-    if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
-        raise ConfigError(f"{path}: models must be [[models]] tables")
-    settings = list(all_settings())
-    of_model = [setting.name for setting in settings if setting.section == "model"]
-    values = _known_keys(document, [setting.name for setting in settings], str(path))
-    tables = [_known_keys(table, of_model, f"[[models]] in {path}") for table in models]
-    for inner in tables[:1]:
-        twice = sorted(set(values) & set(inner))
-        if twice:
-            raise ConfigError(f"{path}: {', '.join(twice)} stands both at the top and in [[models]]")
-        values |= inner
-    if any("model" not in table for table in tables[1:]):
-        raise ConfigError(f"{path}: of several [[models]] tables each needs its model")
-    return values, tables[1:]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        raise ConfigError(f"{path}: settings files are TOML, such as `port = 30001`")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-
-
-def _known_keys(table: Mapping[str, Any], known: Sequence[str], place: str) -> dict[str, Any]:
-    values = {key.replace("-", "_"): value for key, value in table.items()}
-    for key in values:
-        if key in ("model", "engine", "server", "index") and isinstance(values[key], dict):
-            raise ConfigError(f"{place}: there is no table [{key}]; its keys stand at the top of the file")
-        if key not in known:
-            raise ConfigError(f"{place}: unknown key {key}{nearest(key, known)}")
-    return values

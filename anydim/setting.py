@@ -26,7 +26,7 @@ class Setting:
     """One field, as the command line, the environment, the file and the documentation see it.
 
     Attributes:
-        section: ``model``, ``engine``, ``server`` or ``index``.
+        section: ``model``, ``engine``, ``server``, ``index`` or ``check``.
         name: the field's name; its flag is ``--`` and the name with hyphens.
         type: its annotation.
         default: its default.

@@ -51,7 +51,7 @@ def run_check(settings: Settings, job: CheckJob) -> int:
         progress_bar("Checking", settings.server.enable_tqdm, unit="steps") as progress,
     ):
         progress("meanings", 0, _PARTS)
-        findings = [*check_synonyms(subject, job.limits), *check_translations(subject, job.limits)]
+        findings = [*check_synonyms(subject, settings.check), *check_translations(subject, settings.check)]
         progress("own search", 1, _PARTS)
         shown: list[Shown] = []
         if own is not None:

@@ -27,12 +27,12 @@ FOLDER: Final = Path(__file__).parents[2] / "docs"
 
 _WRITTEN: Final = "<!-- Written by `python -m anydim.cli.docs`; do not edit. -->"
 _TITLES: Final = MappingProxyType(
-    {"model": "The model", "engine": "The engine", "server": "The server", "index": "An index"}
+    {"model": "The model", "engine": "The engine", "server": "The server", "index": "An index", "check": "A check"}
 )
 _CONFIG_INTRO: Final = """\
-Each setting is a flag of `anydim serve`, an environment variable and a key of the TOML file behind `--config`. A flag
-goes before the environment, the environment before the file, the file before the default. An unknown flag, variable or
-key is refused, with the nearest known name; an empty variable counts as unset.
+Each setting is a flag of the commands that it concerns, an environment variable and a key of the TOML file behind
+`--config`. A flag goes before the environment, the environment before the file, the file before the default. An unknown
+flag, variable or key is refused, with the nearest known name; an empty variable counts as unset.
 
 - On the command line a repeatable flag is given several times; in a variable its values are separated by commas; in
   the file they are a list.

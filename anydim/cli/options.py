@@ -26,7 +26,9 @@ LIBRARY: Final = (  # of the model and the engine where they run in this process
 )
 SEARCH: Final = ("db", "collection", "candidates", "top_k")
 
-_TITLES: Final = MappingProxyType({"model": "Model", "engine": "Engine", "server": "Server", "index": "Index"})
+_TITLES: Final = MappingProxyType(
+    {"model": "Model", "engine": "Engine", "server": "Server", "index": "Index", "check": "Check"}
+)
 
 
 class SettingOption(click.Option):
@@ -96,8 +98,9 @@ class SettingCommand(click.Command):
 
 
 def serve_settings() -> tuple[str, ...]:
-    """The names of the settings that a server reads: of those of an index only what a search needs."""
-    return tuple(setting.name for setting in all_settings() if setting.section != "index" or setting.name in SEARCH)
+    """The names of the settings that a server reads: of those of an index only what a search needs, none of a check."""
+    served = ("model", "engine", "server")
+    return tuple(setting.name for setting in all_settings() if setting.section in served or setting.name in SEARCH)
 
 
 def setting_options(names: Iterable[str] | None = None) -> Callable[[click.Command], click.Command]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from anydim.cli.options import LIBRARY, SettingCommand, setting_options
+from anydim.config import all_settings
 from anydim.errors import ConfigError
 from anydim.types import OutputDtype
-
-if TYPE_CHECKING:
-    from anydim.quality.check import Thresholds
 
 _FIT_EXAMPLES: Final = """\
 Examples:
@@ -33,18 +31,13 @@ A fifth of the documents is held back and measured cut as they are and cut after
 goes by these. Cosines of full vectors do not change. The file is for `--projection` of serve, embed, index and search,
 and is refused by any other model than the one it was fitted for."""
 
-_LIMITS: Final = (
-    ("synonyms", 0.85, "Least mean cosine of sentences that mean the same."),
-    ("translations", 0.75, "Least mean cosine of Chinese sentences and their English translations."),
-    ("separation", 0.95, "Least area under the ROC curve, right pairs against wrong ones."),
-    ("found", 0.9, "Least share of sentences that find their translation first, both ways."),
-)
 _CHECK_EXAMPLES: Final = """\
 Examples:
   anydim check
   anydim check Qwen/Qwen3-Embedding-0.6B --html check.html
   anydim check --url http://127.0.0.1:30000 --api-key KEY
   anydim check --corpus docs.jsonl --queries queries.jsonl --qrels qrels.tsv
+  ANYDIM_SYNONYMS=0.8 anydim check --translations 0.7
 """
 _CHECK: Final = """\
 Check that a model or a running server gives the vectors that it should.
@@ -155,7 +148,6 @@ class CheckJob:
         url: of a running server, or None to check a model in this process.
         key: that the server asks for, or None.
         data: documents and queries of the user, or None.
-        limits: what must be reached.
         html: a page to write, or None.
         as_json: whether one JSON line is printed.
     """
@@ -163,7 +155,6 @@ class CheckJob:
     url: str | None
     key: str | None
     data: DataJob | None
-    limits: Thresholds
     html: Path | None
     as_json: bool
 
@@ -177,33 +168,28 @@ def check_command(callback: Callable[..., None]) -> click.Command:
             ["--api-key", "key"], metavar="KEY", envvar="OPENAI_API_KEY", help="Its key. [env OPENAI_API_KEY]"
         ),
         *data_options(needed=False),
-        *(
-            click.Option(
-                [f"--{name}"], type=click.FloatRange(0, 1), default=least, metavar="X", help=f"{text} [default {least}]"
-            )
-            for name, least, text in _LIMITS
-        ),
         click.Option(
             ["--html"], type=click.Path(path_type=Path), metavar="FILE", help="Write the report as a page too."
         ),
     ]
     command = SettingCommand(
-        "check", examples=_CHECK_EXAMPLES, first=("Other",), callback=callback, params=own, help=_CHECK
+        "check", examples=_CHECK_EXAMPLES, first=("Other", "Check"), callback=callback, params=own, help=_CHECK
     )
-    return setting_options(("default_dim", *LIBRARY))(command)
+    return setting_options((*_limits(), "default_dim", *LIBRARY))(command)
+
+
+def _limits() -> list[str]:
+    return [setting.name for setting in all_settings() if setting.section == "check"]
 
 
 def check_job_of(given: dict[str, Any]) -> CheckJob:
     """The job that the options describe; they are taken out of ``given``, which keeps the settings."""
-    from anydim.quality.check import Thresholds
-
-    limits = Thresholds(**{name: given.pop(name) for name, _, _ in _LIMITS})
     own = {name: given.pop(name) for name in ("url", "key", "html")}
     as_json = given["as_json"]
     data = data_job_of(given)
     if not data.corpus and data.queries:
         raise ConfigError("--queries needs --corpus")
-    return CheckJob(data=data if data.corpus else None, limits=limits, as_json=as_json, **own)
+    return CheckJob(data=data if data.corpus else None, as_json=as_json, **own)
 
 
 def fit_command(callback: Callable[..., None]) -> click.Command:

@@ -16,28 +16,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from anydim.config import CheckSettings
 from anydim.quality.extra import need
 from anydim.quality.subject import Subject
 from anydim.types import Float32Array
 
 _TOP: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """What must be reached.
-
-    Attributes:
-        synonyms: mean cosine of sentences that mean the same.
-        translations: mean cosine of sentences and their translations.
-        separation: area under the ROC curve, right pairs against wrong ones.
-        found: share of sentences whose translation is the nearest one, both ways.
-    """
-
-    synonyms: float
-    translations: float
-    separation: float
-    found: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +70,7 @@ def declaration() -> dict[str, list[str]]:
     return found
 
 
-def check_synonyms(subject: Subject, limits: Thresholds) -> list[Finding]:
+def check_synonyms(subject: Subject, limits: CheckSettings) -> list[Finding]:
     """Step 1: sentences that mean the same are alike, and others are not."""
     rows = meanings()
     found = []
@@ -97,7 +81,7 @@ def check_synonyms(subject: Subject, limits: Thresholds) -> list[Finding]:
     return found
 
 
-def check_translations(subject: Subject, limits: Thresholds) -> list[Finding]:
+def check_translations(subject: Subject, limits: CheckSettings) -> list[Finding]:
     """Step 2: a sentence and its translation are alike, and find each other; other languages are only told."""
     rows = meanings()
     english_Pd, chinese_Pd = (subject.embed([row[place] for row in rows]) for place in (0, 2))
@@ -185,7 +169,7 @@ def unit(vectors_Nd: Float32Array) -> Float32Array:
 
 
 def _judged(
-    step: str, name: str, figures: dict[str, float], least: float, limits: Thresholds, ways: Sequence[str]
+    step: str, name: str, figures: dict[str, float], least: float, limits: CheckSettings, ways: Sequence[str]
 ) -> Finding:
     wanted = {"cosine": least, "auc": limits.separation, **dict.fromkeys(ways, limits.found)}
     missed = [f"{key} {figures[key]:.3f} is below {bar:g}" for key, bar in wanted.items() if figures[key] < bar]

@@ -100,6 +100,36 @@ def test_a_running_server_is_checked_by_its_url(server: ServerProcess, own: tupl
     assert found["3 own search: 2 queries"]["figures"]["recall_at_1"] == 1
 
 
+def test_what_must_be_reached_is_a_setting(
+    minilm_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """all-MiniLM-L6-v2 reaches 0.837 with English synonyms: it fails by default, and passes what asks for less."""
+    file = tmp_path / "check.toml"
+    file.write_text("synonyms = 0.99\ntranslations = 0\nseparation = 0\nfound = 0\n")
+    model = ("--model", str(minilm_folder), "--dtype", "float32", "--threads", "1", "--json")
+    words = (*model, "--config", str(file))
+    in_file = invoke(*words)
+    assert in_file.exit_code == 1
+    assert "is below 0.99" in findings_of(in_file)["1 synonyms: English"]["words"]
+    assert findings_of(in_file)["2 translations: Chinese and English"]["passed"]
+    monkeypatch.setenv("ANYDIM_SYNONYMS", "0.3")
+    assert invoke(*words).exit_code == 0
+    assert "is below 0.9" in findings_of(invoke(*words, "--synonyms", "0.9"))["1 synonyms: English"]["words"]
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "much"])
+def test_a_share_lies_between_none_and_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    said = f"must be a number from 0 to 1, got '{value}'"
+    refused = invoke("--found", value)
+    assert (refused.exit_code, f"--found {said}" in refused.output) == (2, True)
+    monkeypatch.setenv("ANYDIM_SEPARATION", value)
+    assert f"ANYDIM_SEPARATION {said}" in invoke().output
+    monkeypatch.delenv("ANYDIM_SEPARATION")
+    file = tmp_path / "check.toml"
+    file.write_text("synonym = 0.8\n")
+    assert "unknown key synonym (did you mean synonyms?)" in invoke("--config", str(file)).output
+
+
 def test_what_does_not_fit_is_refused(own: tuple[str, ...]) -> None:
     assert "must start with http:// or https://" in invoke("--url", "localhost:30000").output
     nobody = invoke("--url", "http://127.0.0.1:9")

@@ -12,7 +12,7 @@ from typing import Final
 from .sources import PACKAGE, Source, run_probe
 
 LEVEL: Final = MappingProxyType({"api": 1, "intake": 2, "engine": 3, "models": 4, "kernels": 4, "heads": 5})
-GROUND: Final = frozenset({"setting", "types", "errors", "config", "logs", "progress", "version"})
+GROUND: Final = frozenset({"setting", "sources", "types", "errors", "config", "logs", "progress", "version"})
 BARE: Final = "__init__"
 ENTRANCES: Final = frozenset(
     {"cli", "offline", "retrieval", "quality", "integrations", "deploy"}
