@@ -29,9 +29,9 @@ from anydim.quality.advise import Advice, Measured, advise
 from anydim.quality.chart import draw_page, draw_picture, size_words
 from anydim.quality.evidence import Split, Turn
 from anydim.quality.extra import need
-from anydim.quality.forms import Rows, all_forms, chosen_dims, distinct
+from anydim.quality.forms import all_forms, chosen_dims, distinct
 from anydim.quality.outcome import Task
-from anydim.quality.scan import STORED, Scan
+from anydim.quality.scan import Scan
 from anydim.version import VERSION
 
 _NEEDED: Final = ("matplotlib", "plotly", "sklearn", "scipy", "pytrec_eval")
@@ -57,7 +57,7 @@ def run_advise(settings: Settings, job: AdviseJob) -> None:
         turn = Turn(wanted=job.fitted, rotation_DD=rotation_DD, progress=progress)
         task, parts = _task(job, data, documents_ND, turn)
     forms = all_forms(dims, distinct(job.dtypes), (False,) if parts.rotation_DD is None else (False, True))
-    scan = Scan(Rows(documents_ND[:STORED], parts.rotation_DD), job.count)
+    scan = Scan(documents_ND, job.count)
     with progress_bar("Measuring", with_bar, unit="forms") as progress:
         found = advise(task, forms, width, job.keep, scan if job.time else None, progress)
     _publish(found, parts, job, data)

@@ -7,12 +7,12 @@ tasks and forms; it knows no files and no charts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anydim.errors import InvalidRequest
-from anydim.quality.forms import Form
+from anydim.quality.forms import Form, families
 from anydim.quality.intervals import Interval, ratio
 from anydim.quality.outcome import Outcome, Task
 from anydim.types import OutputDtype
@@ -145,12 +145,9 @@ def advise(
         raise InvalidRequest(
             f"full vectors have {whole.metric} {whole.value:.3f}: there is nothing to keep; check the labels"
         )
-    others = [form for form in forms if form != full]
     rows = [_measured(full, whole, whole, search_ms)]
-    for place, form in enumerate(others, 1):
-        progress(form.name, place - 1, len(others))
-        rows.append(_measured(form, task.measure(form), whole, search_ms))
-        progress(form.name, place, len(others))
+    for form, outcome in _each(task, [form for form in forms if form != full], progress):
+        rows.append(_measured(form, outcome, whole, search_ms))
     rows.sort(key=lambda row: (row.form.bytes, -row.value, row.form.fitted))
     return Advice(
         metric=whole.metric,
@@ -159,6 +156,19 @@ def advise(
         rows=rows,
         full=next(row for row in rows if row.form == full),
     )
+
+
+def _each(task: Task, forms: Sequence[Form], progress: Progress) -> Iterator[tuple[Form, Outcome]]:
+    """Forms that differ in their dimension alone are measured together, which is less work."""
+    done = 0
+    for family in families(forms):
+
+        def told(share: float, family: Sequence[Form] = family, done: int = done) -> None:
+            progress(family[-1].kind, done + int(share * len(family)), len(forms))
+
+        told(0)
+        yield from zip(family, task.measure_each(family, told), strict=True)
+        done += len(family)
 
 
 def _measured(form: Form, outcome: Outcome, whole: Outcome, search_ms: Callable[[Form], float] | None) -> Measured:

@@ -21,7 +21,7 @@ from anydim.errors import InvalidRequest
 from anydim.quality.extra import need
 from anydim.quality.forms import Form, Rows, in_form
 from anydim.quality.intervals import RESAMPLES, Float64Array, draws, means
-from anydim.quality.outcome import Outcome
+from anydim.quality.outcome import Outcome, Told, one_by_one
 
 _FOLDS: Final = 5
 _ROUNDS: Final = 200  # of the regression's solver; vectors of length one need few
@@ -74,6 +74,10 @@ class Classification(_Labelled):
         metrics = {"accuracy": float(right_N.mean()), "macro_f1": macro}
         return Outcome("accuracy", metrics, means(right_N, draws(self.count)))
 
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        """What each of several forms is worth."""
+        return one_by_one(self.measure, forms, told)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clustering(_Labelled):
@@ -93,6 +97,10 @@ class Clustering(_Labelled):
         value = float(metrics.v_measure_score(self.labels_N, told_N))
         table_LC = metrics.cluster.contingency_matrix(self.labels_N, told_N)
         return Outcome("v_measure", {"v_measure": value}, _resampled(table_LC))
+
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        """What each of several forms is worth."""
+        return one_by_one(self.measure, forms, told)
 
 
 def numbered(labels: Sequence[Any]) -> NDArray[Any]:

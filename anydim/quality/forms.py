@@ -9,7 +9,7 @@ Legend: N rows, D full dimension, d dimension of a form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anydim.errors import ConfigError
-from anydim.heads.dimension import cut, normalize, rotate
+from anydim.heads.dimension import normalize, rotate
 from anydim.heads.quantize import quantize
 from anydim.types import OutputDtype
 
@@ -49,7 +49,12 @@ class Form:
     @property
     def name(self) -> str:
         """In words."""
-        return f"{self.dim} x {self.dtype.value}{', fitted' if self.fitted else ''}"
+        return f"{self.dim} x {self.kind}"
+
+    @property
+    def kind(self) -> str:
+        """The same without the dimension."""
+        return f"{self.dtype.value}{', fitted' if self.fitted else ''}"
 
 
 def all_forms(dims: Sequence[int], dtypes: Sequence[OutputDtype], fitted: Sequence[bool]) -> list[Form]:
@@ -59,6 +64,14 @@ def all_forms(dims: Sequence[int], dtypes: Sequence[OutputDtype], fitted: Sequen
     """
     found = [Form(dim, dtype, turned) for dim in dims for dtype in dtypes for turned in fitted]
     return sorted(found, key=lambda form: (form.bytes, form.fitted, -form.dim))
+
+
+def families(forms: Iterable[Form]) -> list[list[Form]]:
+    """Forms that differ in their dimension alone together, growing."""
+    found: dict[tuple[OutputDtype, bool], list[Form]] = {}
+    for form in sorted(forms, key=lambda form: form.dim):
+        found.setdefault((form.dtype, form.fitted), []).append(form)
+    return list(found.values())
 
 
 def distinct(dtypes: Sequence[OutputDtype]) -> list[OutputDtype]:
@@ -93,9 +106,8 @@ def ladder(width: int, step: int) -> list[int]:
 
 def in_form(rows_ND: Tensor, form: Form) -> Tensor:
     """Full rows as a client reads them back, scaled to length one: float32 (N, d). The rotation came before."""
-    dims_N = torch.full((len(rows_ND),), form.dim, dtype=torch.int32)
     wanted_N = torch.ones(len(rows_ND), dtype=torch.bool)
-    kept_Nd, _ = normalize(cut(rows_ND.float(), dims_N, form.dim), wanted_N)
+    kept_Nd, _ = normalize(rows_ND[:, : form.dim].float(), wanted_N)
     if form.dtype is OutputDtype.FLOAT32:
         return kept_Nd
     if form.dtype in (OutputDtype.BINARY, OutputDtype.UBINARY):

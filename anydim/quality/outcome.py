@@ -5,12 +5,15 @@ Legend: R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from anydim.quality.forms import Form
 from anydim.quality.intervals import Float64Array
+
+Told = Callable[[float], None]
+"""Called with the share of the work that is done, from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +52,18 @@ class Task(Protocol):
     def measure(self, form: Form) -> Outcome:
         """What a form is worth."""
         ...
+
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        """What each of several forms is worth, which differ in their dimension alone and grow; ``told`` hears the
+        share that is done.
+        """
+        ...
+
+
+def one_by_one(measure: Callable[[Form], Outcome], forms: Sequence[Form], told: Told) -> list[Outcome]:
+    """``measure_each`` of a task that gains nothing by measuring several forms together."""
+    found = []
+    for form in forms:
+        found.append(measure(form))
+        told(len(found) / len(forms))
+    return found

@@ -7,6 +7,7 @@ Legend: P pairs, R resamples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from anydim.errors import InvalidRequest
 from anydim.quality.extra import need
 from anydim.quality.forms import Form, Rows, in_form
 from anydim.quality.intervals import Float64Array
-from anydim.quality.outcome import Outcome
+from anydim.quality.outcome import Outcome, Told, one_by_one
 
 _RESAMPLES: Final = 500  # each is ranked anew
 _LEAST: Final = 3
@@ -64,6 +65,10 @@ class Pairs:
         value = float(need("scipy.stats").spearmanr(cosines_P, self.scores_P).statistic)
         drawn_RP = np.random.default_rng(0).integers(self.count, size=(_RESAMPLES, self.count))
         return Outcome("spearman", {"spearman": value}, _spearman(cosines_P[drawn_RP], self.scores_P[drawn_RP]))
+
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        """What each of several forms is worth."""
+        return one_by_one(self.measure, forms, told)
 
 
 def _spearman(first_RP: NDArray[Any], second_RP: NDArray[Any]) -> Float64Array:

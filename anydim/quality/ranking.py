@@ -20,8 +20,8 @@ from torch import Tensor
 from anydim.quality.extra import need
 from anydim.quality.forms import Form, Rows
 from anydim.quality.intervals import Float64Array, draws, means
-from anydim.quality.nearest import nearest
-from anydim.quality.outcome import Outcome
+from anydim.quality.nearest import nearest, nearest_each
+from anydim.quality.outcome import Outcome, Told
 from anydim.types import OutputDtype
 
 Labels = Mapping[int, int]
@@ -95,7 +95,15 @@ class Ranking:
 
     def measure(self, form: Form) -> Outcome:
         """What a form is worth."""
-        found = self.per_query(form)
+        return self._outcome(self.per_query(form))
+
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        """What each of several forms is worth: one sweep over the documents for all of them."""
+        queries_QD, documents_ND = self.queries.for_form(forms[0]), self.documents.for_form(forms[0])
+        found = nearest_each(queries_QD, documents_ND, forms, self.k, self.own_Q, told)
+        return [self._outcome(judged(places_QK.numpy(), self.labels, self.k)) for places_QK in found]
+
+    def _outcome(self, found: Mapping[str, Float64Array]) -> Outcome:
         metrics = {f"{name}_at_{self.k}": float(values_Q.mean()) for name, values_Q in found.items()}
         return Outcome(f"{self.metric}_at_{self.k}", metrics, means(found[self.metric], self.draws_RQ))
 

@@ -3,7 +3,7 @@
 A part of the corpus is stored in the form and scanned for one query at a time; the time is scaled to the number of
 vectors that was asked for. A database may be faster or slower; the ratios are those of the bytes and the arithmetic.
 
-Legend: N stored vectors, d components.
+Legend: N stored vectors, D full dimension, d components that are stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydim.quality.forms import Form, Rows, in_form
+from anydim.heads.quantize import quantize
+from anydim.quality.forms import Form
 from anydim.types import OutputDtype
 
 STORED: Final = 20_000  # vectors that are scanned
@@ -28,19 +29,31 @@ _TOP: Final = 10
 class Scan:
     """Times exact searches over rows of the user's own."""
 
-    def __init__(self, rows: Rows, count: int) -> None:
+    def __init__(self, rows_ND: Tensor, count: int) -> None:
         """Get ready.
 
         Args:
-            rows: full rows; the first of them are scanned.
+            rows_ND: full rows; the first of them are scanned.
             count: vectors of the index that times are stated for.
         """
-        self._rows = rows
+        self._rows_ND = rows_ND[:STORED].float()
         self._count = count
+        self._stored: dict[OutputDtype, Tensor] = {}
+        self._times: dict[tuple[int, OutputDtype], float] = {}
 
     def __call__(self, form: Form) -> float:
-        """Milliseconds of one search: the median of a few."""
-        kept_Nd = in_form(self._rows.for_form(form)[:STORED], form)
+        """Milliseconds of one search: the median of a few. What the numbers are does not matter to it, so that a fitted
+        form takes the time of the plain one, and a shorter one is cut from the full one.
+        """
+        key = (form.dim, form.dtype)
+        if key not in self._times:
+            self._times[key] = self._measured(form)
+        return self._times[key]
+
+    def _measured(self, form: Form) -> float:
+        if form.dtype not in self._stored:
+            self._stored[form.dtype] = _as_stored(self._rows_ND, form.dtype)
+        kept_Nd = self._stored[form.dtype][:, : form.dtype.stored(form.dim)].contiguous()
         search = _searcher(kept_Nd, form.dtype)
         search(0)
         times = []
@@ -51,18 +64,22 @@ class Scan:
         return 1e3 * statistics.median(times) * self._count / len(kept_Nd)
 
 
+def _as_stored(rows_ND: Tensor, dtype: OutputDtype) -> Tensor:
+    """Full rows as they are kept; bits are packed."""
+    if dtype in (OutputDtype.BINARY, OutputDtype.UBINARY):
+        return quantize(rows_ND, OutputDtype.UBINARY)[0]
+    return quantize(rows_ND, OutputDtype.INT8 if dtype is OutputDtype.UINT8 else dtype)[0]
+
+
 def _searcher(kept_Nd: Tensor, dtype: OutputDtype) -> Callable[[int], Any]:
     """A search for the stored vector at a place."""
     most = min(_TOP, len(kept_Nd))
     if dtype in (OutputDtype.BINARY, OutputDtype.UBINARY):
-        words = _words(np.packbits(kept_Nd.numpy() > 0, axis=1))
+        words = _words(kept_Nd.numpy())
         return lambda place: np.argpartition(np.bitwise_count(words ^ words[place]).sum(axis=1), most - 1)[:most]
     if dtype in (OutputDtype.INT8, OutputDtype.UINT8):
-        peaks = kept_Nd.abs().amax(dim=1, keepdim=True).clamp_min(1e-30)
-        levels_Nd = torch.round(kept_Nd * (127 / peaks)).to(torch.int8)
-        return lambda place: torch.topk(_int8_product(levels_Nd, levels_Nd[place]), most)
-    stored_Nd = kept_Nd.half() if dtype is OutputDtype.FLOAT16 else kept_Nd
-    return lambda place: torch.topk(stored_Nd @ stored_Nd[place], most)
+        return lambda place: torch.topk(_int8_product(kept_Nd, kept_Nd[place]), most)
+    return lambda place: torch.topk(kept_Nd @ kept_Nd[place], most)
 
 
 def _words(packed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

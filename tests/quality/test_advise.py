@@ -11,7 +11,7 @@ from anydim.quality.advise import Advice, advise
 from anydim.quality.chart import draw_page, draw_picture, size_words
 from anydim.quality.forms import Form, Rows, all_forms
 from anydim.quality.intervals import draws, means
-from anydim.quality.outcome import Outcome
+from anydim.quality.outcome import Outcome, Told, one_by_one
 from anydim.quality.ranking import sampled
 from anydim.types import OutputDtype
 from tests.quality.rows import hidden_structure
@@ -32,6 +32,9 @@ class Known:
     def measure(self, form: Form) -> Outcome:
         column = self.values[form.dim]
         return Outcome("worth", {"worth": float(column.mean())}, means(column, draws(self.count)))
+
+    def measure_each(self, forms: Sequence[Form], told: Told) -> list[Outcome]:
+        return one_by_one(self.measure, forms, told)
 
 
 def spread_around(mean: float, spread: float, count: int) -> list[float]:
