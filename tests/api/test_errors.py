@@ -20,6 +20,7 @@ from anydim.api.operations import Operation
 from anydim.api.status import TABLE, Dialect, ErrorBody
 from anydim.config import ServerSettings
 from anydim.engine.handle import Health
+from anydim.engine.metrics import EngineCounts
 from anydim.errors import ComputeFailed, Overloaded, Unavailable
 from anydim.types import Item, Output
 
@@ -34,6 +35,7 @@ class Scripted:
 
     act: Callable[[Sequence[Item]], list[Output]] = lambda items: [Output(np.zeros(item.dim, "<f4")) for item in items]
     state: Health = GOOD
+    counted: EngineCounts | None = None
 
     async def run(self, items: Sequence[Item]) -> list[Output]:
         return self.act(items)
@@ -41,8 +43,8 @@ class Scripted:
     def health(self) -> Health:
         return self.state
 
-    def counts(self) -> None:
-        return None
+    def counts(self) -> EngineCounts | None:
+        return self.counted
 
     def facts(self) -> None:
         return None

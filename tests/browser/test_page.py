@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from openai import OpenAI
 
 from anydim import testing
 from anydim.api.app import create_app
 from anydim.api.models import Models, ServedModel
 from anydim.config import ServerSettings
+from anydim.engine.metrics import EngineCounts
 from anydim.errors import Overloaded
 from tests.api.conftest import running
-from tests.api.test_errors import raising
+from tests.api.test_errors import Scripted, raising
 from tests.server.process import ServerProcess
 
 QUERY = "How do I keep bread fresh?"
@@ -112,6 +114,24 @@ def test_the_query_s_best_texts_stand_side_by_side(page: Any, starter: ServerPro
     assert page.locator(".result").count() == 3
 
 
+def test_an_instruction_goes_with_the_query_alone(page: Any) -> None:
+    instruction = "Find the way to keep food"
+    with testing.app() as app, running(app) as address:
+        fill(page, address, TEXTS, QUERY)
+        assert page.is_enabled("#instruction")
+        page.fill("#instruction", instruction)
+        page.click("#embed")
+        page.wait_for_selector("#heat td", timeout=PATIENCE)
+        shown = page.eval_on_selector_all(".result:first-child li", "all => all.map(row => Number(row.dataset.score))")
+        size = int(page.eval_on_selector(".result:first-child", "first => first.dataset.dimension"))
+        client = OpenAI(base_url=f"{address}/v1", api_key="none")
+        asked = {"model": "anydim/fake", "dimensions": size}
+        query = client.embeddings.create(input=[QUERY], extra_body={"instruction": instruction}, **asked)
+        found = client.embeddings.create(input=TEXTS, extra_body={"input_type": "document"}, **asked)
+    scores = np.array([row.embedding for row in found.data]) @ np.array(query.data[0].embedding)
+    np.testing.assert_allclose(shown, np.sort(scores)[::-1], atol=1e-5)
+
+
 def test_everything_can_be_done_with_keys_alone(page: Any, starter: ServerProcess) -> None:
     fill(page, starter.address, TEXTS, QUERY)
     page.focus("#texts")
@@ -191,6 +211,14 @@ def test_live_metrics_come_from_the_server(page: Any, starter: ServerProcess) ->
     assert {"queued-tokens", "batch-p50", "texts-rate", "latency-p50", "latency-p99", "memory"} <= set(names)
 
 
+def test_the_memory_of_a_gpu_is_told_of_all(page: Any) -> None:
+    counts = EngineCounts(device_used_bytes=9 << 30, device_total_bytes=80 << 30)
+    models = Models([ServedModel(intake=testing.intake())])
+    with running(create_app(models, Scripted(counted=counts), ServerSettings())) as address:
+        page.goto(address)
+        until(page, "document.querySelector('[data-metric=memory] dd')?.textContent === '9.0 / 80.0 GiB'")
+
+
 def test_a_key_is_asked_for_and_kept_out_of_addresses(page: Any) -> None:
     urls: list[str] = []
     page.on("request", lambda request: urls.append(request.url))
@@ -248,7 +276,7 @@ def test_metrics_that_fail_leave_the_user_s_own_refusal_in_sight(page: Any) -> N
         fill(page, address, ["a" * 60])
         page.wait_for_selector("#notice:not([hidden])", timeout=PATIENCE)
         page.click("#embed")
-        page.wait_for_function("document.querySelector('#notice').textContent.includes('40')", timeout=PATIENCE)
+        until(page, "document.querySelector('#notice').textContent.includes('40')")
         with page.expect_response("**/metrics", timeout=PATIENCE):
             pass
         page.wait_for_timeout(100)
