@@ -7,8 +7,11 @@ Legend: N documents, Q queries, D full dimension.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
@@ -17,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydim.cli.quality_data import Data, read_data, read_pairs
+from anydim.cli.quality_data import Data, no_result_if_stopped, read_data, read_pairs
 from anydim.cli.quality_options import AdviseJob
 from anydim.config import Settings
 from anydim.errors import InvalidRequest, ModelError
@@ -47,8 +50,14 @@ def run_advise(settings: Settings, job: AdviseJob) -> None:
     """
     for package in _NEEDED:
         need(package)
+    with no_result_if_stopped():
+        data = _read(settings, job)
+        found, parts = _advised(settings, job, data)
+        _publish(found, parts, job, data)
+
+
+def _advised(settings: Settings, job: AdviseJob, data: Data) -> tuple[Advice, Split]:
     with_bar = settings.server.enable_tqdm
-    data = _read(settings, job)
     documents_ND = torch.from_numpy(data.documents_ND)
     width = documents_ND.shape[1]
     dims = chosen_dims(job.data.dims, width, settings.model.dim_step)
@@ -60,7 +69,7 @@ def run_advise(settings: Settings, job: AdviseJob) -> None:
     scan = Scan(documents_ND, job.count)
     with progress_bar("Measuring", with_bar, unit="forms") as progress:
         found = advise(task, forms, width, job.keep, scan if job.time else None, progress)
-    _publish(found, parts, job, data)
+    return found, parts
 
 
 def _read(settings: Settings, job: AdviseJob) -> Data:
@@ -106,9 +115,6 @@ def _numbers(values: Any, field: str) -> Any:
 
 def _publish(found: Advice, parts: Split, job: AdviseJob, data: Data) -> None:
     title = f"{data.card.name if data.card else 'Stored vectors'} on {data.name}"
-    job.output.mkdir(parents=True, exist_ok=True)
-    draw_picture(found, title, job.output / "advise.png")
-    draw_page(found, title, job.count, job.output / "advise.html")
     result = {
         "model": data.card.name if data.card else None,
         "corpus": data.name,
@@ -126,11 +132,25 @@ def _publish(found: Advice, parts: Split, job: AdviseJob, data: Data) -> None:
         "anydim": VERSION,
     }
     line = msgspec.json.encode(result).decode()
-    (job.output / "advise.json").write_text(line + "\n", encoding="utf-8")
+    with _written_whole(job.output) as folder:
+        draw_picture(found, title, folder / "advise.png")
+        draw_page(found, title, job.count, folder / "advise.html")
+        (folder / "advise.json").write_text(line + "\n", encoding="utf-8")
     if not job.data.as_json:
         click.echo(_table(found, job.count))
         click.echo(f"{found.words}\nChart and all rows: {job.output / 'advise.html'}, advise.png and advise.json")
     click.echo(line)
+
+
+@contextmanager
+def _written_whole(output: Path) -> Iterator[Path]:
+    """A folder whose files go to the output when all are there, so that what stands there belongs together."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+        yield Path(scratch)
+        output.mkdir(exist_ok=True)
+        for file in Path(scratch).iterdir():
+            file.replace(output / file.name)
 
 
 def _table(found: Advice, count: int) -> str:

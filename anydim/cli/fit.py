@@ -14,7 +14,7 @@ import click
 import msgspec
 import torch
 
-from anydim.cli.quality_data import Data, read_data
+from anydim.cli.quality_data import Data, no_result_if_stopped, read_data
 from anydim.cli.quality_options import FitJob
 from anydim.config import Settings
 from anydim.errors import ConfigError
@@ -40,6 +40,16 @@ def run_fit(settings: Settings, job: FitJob) -> None:
         raise ConfigError("a fit starts from the model's own vectors: leave --projection out")
     if job.output.exists() and not job.overwrite:
         raise ConfigError(f"{job.output} exists; --overwrite replaces it")
+    with no_result_if_stopped():
+        fitted, facts = _fitted(settings, job)
+    if not job.data.as_json:
+        click.echo(_table(fitted))
+        click.echo(f"{fitted.advice}\n{job.output} is for --projection with {facts['model']}.")
+    click.echo(msgspec.json.encode({"output": str(job.output), **facts}).decode())
+
+
+def _fitted(settings: Settings, job: FitJob) -> tuple[Fitted, dict[str, Any]]:
+    """The fit and what is known of it, with its file written."""
     data = read_data(settings, job.data)
     card = data.card
     if card is None:
@@ -56,10 +66,7 @@ def run_fit(settings: Settings, job: FitJob) -> None:
         )
     facts = {"model": card.name, **_facts(fitted, data)}
     write_rotation(job.output, Rotation(fitted.rotation_DD, identity_of(card), facts))
-    if not job.data.as_json:
-        click.echo(_table(fitted))
-        click.echo(f"{fitted.advice}\n{job.output} is for --projection with {card.name}.")
-    click.echo(msgspec.json.encode({"output": str(job.output), **facts}).decode())
+    return fitted, facts
 
 
 def _questions(data: Data) -> Questions | None:

@@ -47,6 +47,16 @@ class Data:
     fields: Mapping[str, Sequence[Any]]
 
 
+@contextmanager
+def no_result_if_stopped() -> Iterator[None]:
+    """Say after Ctrl-C what has become of the result; files are put in their place only when they are whole."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped: no result was written.", err=True)
+        raise
+
+
 def columns_of(job: DataJob) -> Columns:
     """Which fields of a row are what."""
     return Columns(text=job.text_field, id=job.id_field, vector=job.vector_field)
