@@ -152,10 +152,9 @@ def finish_job(job: Job, parts: Parts, facts: Facts, done: Done) -> None:
     if not done.shards:
         parts.remove()
         raise ConfigError("the input holds no row")
-    failures = list(parts.failures(done.shards))
-    done.failed = len(failures)
     parts.assemble(done.shards, done.rows)
-    _leave(job, facts, done, failures)
+    done.failed = _leave_errors(job, parts.failures(done.shards))
+    _leave_manifest(job, facts, done)
     parts.remove()
 
 
@@ -214,12 +213,20 @@ def _finished(running: tuple[Shard, Future[list[Output]]] | None) -> list[tuple[
     return [(shard, future.result())]
 
 
-def _leave(job: Job, facts: Facts, done: Done, failures: Sequence[Failure]) -> None:
-    """The manifest, and the errors where there are any."""
+def _leave_errors(job: Job, failures: Iterable[Failure]) -> int:
+    """The errors file, where there is anything to say in it; how many rows failed."""
     errors = job.output.with_name(job.output.name + ".errors.jsonl")
-    errors.unlink(missing_ok=True)
-    if failures:
-        errors.write_bytes(b"".join(failure.line() for failure in failures))
+    count = 0
+    with errors.open("wb") as file:
+        for failure in failures:
+            file.write(failure.line())
+            count += 1
+    if not count:
+        errors.unlink()
+    return count
+
+
+def _leave_manifest(job: Job, facts: Facts, done: Done) -> None:
     manifest = {
         **facts.identity,
         "revision": facts.revision,

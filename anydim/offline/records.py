@@ -69,6 +69,7 @@ class OneText:
 
 STDIN: Final = "-"
 _ROWS: Final = 256  # Parquet rows in memory at a time
+_BLOCK: Final = 8 << 20  # bytes of a Parquet column that are read at once; by default its whole row group
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
 _MOST_FIELD: Final = (1 << 31) - 1  # bytes of a CSV field, what a C long holds everywhere
 _NO_LINES: Final = ".zst"  # whose reader gives bytes, but no lines
@@ -295,7 +296,7 @@ def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
     import pyarrow as pa
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file, buffer_size=_BLOCK, pre_buffer=False)
         wanted = [name for name in (*reading.take.columns, *reading.keep) if name in table.schema_arrow.names]
         for batch in table.iter_batches(_ROWS, columns=wanted):
             yield from batch.to_pylist()

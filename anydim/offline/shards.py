@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -158,12 +157,12 @@ class Parts:
     def _schema(self, count: int) -> Any:
         """One schema for all shards: a column that is not the same everywhere becomes text."""
         pa = arrow()
-        schemas = [self._table(number).schema.remove_metadata() for number in range(count)]
-        fields = []
-        for name in schemas[0].names:
-            kinds = {schema.field(name).type for schema in schemas} - {pa.null()}
-            fields.append(pa.field(name, kinds.pop() if len(kinds) == 1 else pa.string()))
-        return pa.schema(fields)
+        kinds: dict[str, set[Any]] = {}
+        for number in range(count):
+            for each in self._table(number).schema:
+                kinds.setdefault(each.name, set()).add(each.type)
+        types = {name: found - {pa.null()} for name, found in kinds.items()}
+        return pa.schema([(name, found.pop() if len(found) == 1 else pa.string()) for name, found in types.items()])
 
 
 def encode_shard(
@@ -307,17 +306,26 @@ def _write_npy(path: Path, schema: Any, tables: Tables, rows: int) -> None:
     kind = schema.field(VECTOR if is_vector else SCORE).type
     dtype = np.dtype((kind.value_type if is_vector else kind).to_pandas_dtype()).newbyteorder("<")
     shape = (rows, kind.list_size) if is_vector else (rows,)
+    blank = dtype.type(0 if is_vector else np.nan)
+    done = 0
     with path.open("wb") as file:  # a name without .npy at its end
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-        begin = file.tell()
-        file.truncate(begin + dtype.itemsize * math.prod(shape))
-    array = np.memmap(path, dtype, "r+", begin, shape)
-    if not is_vector:
-        array[:] = np.nan
-    for table in tables():
-        array[table.column("row").to_numpy()] = _matrix(table) if is_vector else table.column(SCORE).to_numpy()
-    array.flush()
+        for table in tables():  # a mapped array would stay in memory as it grows
+            places = table.column("row").to_numpy()
+            if len(places):
+                _write_blank(file, np.full(shape[1:], blank, dtype), places[0] - done)
+                block = np.full((places[-1] + 1 - places[0], *shape[1:]), blank, dtype)
+                block[places - places[0]] = _matrix(table) if is_vector else table.column(SCORE).to_numpy()
+                file.write(block.tobytes())
+                done = places[-1] + 1
+        _write_blank(file, np.full(shape[1:], blank, dtype), rows - done)
+
+
+def _write_blank(file: IO[bytes], row: NDArray[Any], count: int) -> None:
+    """So many rows that failed."""
+    for _ in range(count):
+        file.write(row.tobytes())
 
 
 def _write_lance(path: Path, schema: Any, tables: Tables, rows: int) -> None:

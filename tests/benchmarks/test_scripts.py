@@ -18,6 +18,7 @@ from benchmarks import (
     load,
     offline,
     offline_files,
+    offline_memory,
     ours,
     parallel,
     profile,
@@ -177,6 +178,10 @@ def test_load(script: Script) -> None:
     assert found["mixed", "short beside bulk"]["answered"] > 0
     assert found["mixed", "bulk beside short"]["tokens_per_s"] > 0
     assert found["overload", "three times as much"]["answered"] > 0
+    [rounds] = [row for row in kept["rows"] if row["case"] == "peak in its rounds"]
+    assert float(rounds["p99_ms"]) == pytest.approx(found["overload", "peak"]["p99_ms"], abs=1)  # there is one round
+    assert 0 < rounds["busy_share"] < 1.1
+    assert 0 < rounds["batch_ms_p50_up_to"] <= rounds["batch_ms_most_up_to"]
     [verdict] = [row for row in kept["rows"] if "bulk_share" in row]
     assert verdict["bulk_share"] > 0
     assert verdict["short_p99_ms"] > 0
@@ -199,3 +204,11 @@ def test_parallel(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
         assert found[part, "2x64"]["tokens_per_s"] > 0
     assert found["tp", "single32"]["p50_ms"] > 0
     assert not any(case == "failed" for _, case in found)
+
+
+def test_offline_memory(script: Script) -> None:
+    flags = ("--rows", "40", "20", "--inputs", "jsonl.zst", "--outputs", "npy", "--shard-texts", "16")
+    few, many, growth = script(offline_memory.main, *flags, "--failing", "0.2")["rows"]
+    assert (few["rows"], many["rows"]) == (20, 40)
+    assert 50 < few["peak_mib"] < 4000
+    assert growth["growth_mib"] == many["peak_mib"] - few["peak_mib"]
