@@ -28,7 +28,13 @@ def stopped_at(words: list[str], sight: str, folder: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=theirs,
         cwd=folder,
-        env={**os.environ, "TMPDIR": str(temporary), "TERM": "xterm", "COLUMNS": "120"},
+        env={
+            **os.environ,
+            "TMPDIR": str(temporary),
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}-torch",  # torch makes it beside temporary files, and keeps it
+            "TERM": "xterm",
+            "COLUMNS": "120",
+        },
     )
     os.close(theirs)
     try:
