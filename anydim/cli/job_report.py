@@ -46,7 +46,8 @@ def tell(done: Done, job: Job, made: str, noun: str) -> int:
         made: what the output holds, in words.
         noun: one of these.
     """
-    click.echo(f"{done.rows:,} rows in {done.seconds:.1f}s ({_rate(done)}); {made} in {job.output}")
+    counted = "1 row" if done.rows == 1 else f"{done.rows:,} rows"
+    click.echo(f"{counted} in {done.seconds:.1f}s ({_rate(done)}); {made} in {job.output}")
     if done.failed:
         rows = "1 row has" if done.failed == 1 else f"{done.failed:,} rows have"
         click.echo(f"{rows} no {noun}; {job.output}.errors.jsonl says why", err=True)

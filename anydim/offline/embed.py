@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from anydim.embedder import Embedder
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.offline.job import Job
 from anydim.offline.records import Record
 from anydim.offline.shard_work import TERMS, Made, Shard, facts_of, one_by_one, shard_of
-from anydim.offline.shards import Failure, Width, encode_shard, vector_columns
+from anydim.offline.shards import ROW, SCALE, VECTOR, Failure, Width, encode_shard, vector_columns
 from anydim.types import Item, Output, OutputDtype
 
 
@@ -29,6 +29,8 @@ class EmbedJob(Job):
         instruction, prompt_name, input_type: what goes before the texts, as the server takes them.
         truncate: what happens to texts that are too long; ``none`` makes them errors.
     """
+
+    columns: ClassVar[Sequence[str]] = (ROW, VECTOR, SCALE)
 
     output_dim: int | None = None
     output_dtype: OutputDtype = OutputDtype.FLOAT32

@@ -13,12 +13,12 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from anydim.errors import AnydimError, ConfigError
-from anydim.offline.records import Reading, Record, read_records
+from anydim.offline.records import Reading, Record, is_input, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
-from anydim.offline.shards import FORMATS, Failure, Parts, arrow, sha256_of
+from anydim.offline.shards import FORMATS, ROW, Failure, Parts, arrow, sha256_of
 from anydim.types import Output
 
 
@@ -35,6 +35,9 @@ class Job:
         resume: go on with an unfinished job.
         overwrite: begin anew where an output or an unfinished job is.
     """
+
+    columns: ClassVar[Sequence[str]] = (ROW,)
+    """The output's own columns, which no kept field may be named like."""
 
     inputs: Sequence[str]
     output: Path
@@ -119,11 +122,17 @@ def check_output(job: Job) -> None:
     """Whether the output can be written at all, before any work is done.
 
     Raises:
-        ConfigError: its name says no known format.
+        ConfigError: its name says no known format, it is one of the inputs, or a kept field is named like a column.
+        InvalidRequest: an input is not there.
         MissingExtra: a package is missing.
     """
     if job.output.suffix not in FORMATS:
         raise ConfigError(f"{job.output}: the name must end in one of {', '.join(FORMATS)}")
+    for name in job.reading.keep:
+        if name in job.columns:
+            raise ConfigError(f"--keep-columns {name}: the output has a column {name} of its own; rename the field")
+    if job.output.is_file() and is_input(job.output, job.inputs, job.reading):
+        raise ConfigError(f"{job.output} is one of the inputs: name another output")
     arrow()
 
 

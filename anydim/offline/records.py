@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol
 
@@ -153,6 +153,16 @@ def count_records(inputs: Sequence[str], reading: Reading) -> int:
     return sum(counts) if all(counts) else 0
 
 
+def is_input(file: Path, inputs: Sequence[str], reading: Reading) -> bool:
+    """Whether a file of this machine is among the inputs.
+
+    Raises:
+        InvalidRequest, MissingExtra: as ``read_records``.
+    """
+    sources = (source for given in inputs for source in _sources(given, reading.format))
+    return any(_is_local(source) and file.samefile(source.path) for source in sources)
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """One file: its file system (None for standard input), its path there, its name for people, and what it is."""
@@ -221,9 +231,12 @@ def _sources(given: str, wanted: Format) -> list[_Source]:
     return found
 
 
+def _is_local(source: _Source) -> bool:
+    return source.files is not None and "file" in source.files.protocol
+
+
 def _count(source: _Source) -> int:
-    local = source.files is not None and "file" in source.files.protocol
-    if not local or source.path.lower().endswith(_PACKED) or source.format == "auto":
+    if not _is_local(source) or source.path.lower().endswith(_PACKED) or source.format == "auto":
         return 0
     with source.files.open(source.path, "rb") as file:
         if source.format == "parquet":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from anydim.intake.request import ScoreRequest, Truncate
 from anydim.offline.job import Job
 from anydim.offline.records import Fields, Reading, Record, text_of
 from anydim.offline.shard_work import TERMS, Made, Shard, facts_of, one_by_one, shard_of
-from anydim.offline.shards import SCORE, Failure, arrow, encode_shard
+from anydim.offline.shards import ROW, SCORE, Failure, arrow, encode_shard
 from anydim.reranker import Reranker
 from anydim.types import Item, Output
 
@@ -71,6 +71,8 @@ class RerankJob(Job):
         truncate: what happens to pairs that are too long; ``none`` makes their rows errors.
         raw: whether scores are the model's own numbers; None does as the model's folder says.
     """
+
+    columns: ClassVar[Sequence[str]] = (ROW, "document", "rank", SCORE)
 
     reading: Reading = field(default_factory=lambda: Reading(take=QueryAndDocuments()))
     instruction: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,9 +30,12 @@ from anydim.types import Output, OutputDtype
 FORMATS: Final = (".parquet", ".jsonl", ".npy", ".arrow", ".lance")
 """What an output may be, by the end of its name."""
 
-VECTOR, SCORE, LINE = "embedding", "score", "line"
-"""The column of what was made: vectors, scores, or whole lines of an output that is nothing else."""
+ROW, VECTOR, SCALE, SCORE, LINE = "row", "embedding", "scale", "score", "line"
+"""Columns: the number of the input's row, and what was made: vectors and scales of some, scores, or whole lines of an
+output that is nothing else.
+"""
 
+_LOG: Final = logging.getLogger(__name__)
 _TEXTS, _FAILURES = b"anydim.texts", b"anydim.failures"
 _JOB: Final = "job.json"
 
@@ -158,10 +162,15 @@ class Parts:
         """One schema for all shards: a column that is not the same everywhere becomes text."""
         pa = arrow()
         kinds: dict[str, set[Any]] = {}
+        rows = 0
         for number in range(count):
-            for each in self._table(number).schema:
+            table = self._table(number)
+            rows += table.num_rows
+            for each in table.schema:
                 kinds.setdefault(each.name, set()).add(each.type)
         types = {name: found - {pa.null()} for name, found in kinds.items()}
+        for name in [name for name, found in types.items() if rows and not found]:
+            _LOG.warning("no row has anything in its field %s: that column is empty", name)
         return pa.schema([(name, found.pop() if len(found) == 1 else pa.string()) for name, found in types.items()])
 
 
@@ -180,7 +189,7 @@ def encode_shard(
         MissingExtra: a package is missing.
     """
     pa = arrow()
-    every: dict[str, Any] = {"row": pa.array([records[place].row for place in rows], pa.int64())}
+    every: dict[str, Any] = {ROW: pa.array([records[place].row for place in rows], pa.int64())}
     for name in records[0].kept:
         every[name] = _column([records[place].kept[name] for place in rows])
     every |= columns
@@ -258,7 +267,7 @@ def vector_columns(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width.stored)
     if not width.dtype.has_scale:
         return {VECTOR: lists}
-    return {VECTOR: lists, "scale": pa.array([output.scale for output in outputs], pa.float32())}
+    return {VECTOR: lists, SCALE: pa.array([output.scale for output in outputs], pa.float32())}
 
 
 Tables = Callable[[], Iterator[Any]]
@@ -295,7 +304,7 @@ def _write_jsonl(path: Path, schema: Any, tables: Tables, rows: int) -> None:
             vectors = _matrix(table)
             others = table.drop_columns([VECTOR]).to_pylist()
             for row, vector in zip(others, vectors, strict=True):
-                scale = {"scale": row.pop("scale")} if "scale" in row else {}
+                scale = {SCALE: row.pop(SCALE)} if SCALE in row else {}
                 line = {**row, VECTOR: vector, **scale}
                 file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
 
@@ -312,7 +321,7 @@ def _write_npy(path: Path, schema: Any, tables: Tables, rows: int) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
         for table in tables():  # a mapped array would stay in memory as it grows
-            places = table.column("row").to_numpy()
+            places = table.column(ROW).to_numpy()
             if len(places):
                 _write_blank(file, np.full(shape[1:], blank, dtype), places[0] - done)
                 block = np.full((places[-1] + 1 - places[0], *shape[1:]), blank, dtype)

@@ -249,3 +249,30 @@ def test_a_job_goes_on_only_where_the_memory_holds_the_same_texts(
         again = replace(job, resume=True)
         with pytest.raises(ConfigError, match=f"longest was None and is {LONGEST}"):
             run_job(EmbedWork(small, again), again, lambda done: None)
+
+
+@pytest.mark.parametrize("name", ["row", "embedding", "scale"])
+def test_a_kept_field_never_takes_the_place_of_a_column(embedder: Embedder, source: Path, name: str) -> None:
+    job = EmbedJob(inputs=[str(source)], output=source.parent / "out.parquet", reading=Reading(keep=("id", name)))
+    with pytest.raises(ConfigError, match=f"--keep-columns {name}: the output has a column {name} of its own"):
+        run_job(EmbedWork(embedder, job), job, lambda done: None)
+
+
+@pytest.mark.parametrize("inputs", ["in.jsonl", "*.jsonl", "../{}/in.jsonl", "."])
+def test_an_input_is_never_overwritten(embedder: Embedder, source: Path, inputs: str) -> None:
+    given = str(source.parent / inputs.format(source.parent.name))
+    before = source.read_bytes()
+    job = EmbedJob(inputs=[given], output=source, overwrite=True)
+    with pytest.raises(ConfigError, match=r"in\.jsonl is one of the inputs: name another output"):
+        run_job(EmbedWork(embedder, job), job, lambda done: None)
+    assert source.read_bytes() == before
+
+
+def test_a_kept_field_that_no_row_has_is_told(
+    embedder: Embedder, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading = Reading(keep=("id", "tittle"))
+    job = EmbedJob(inputs=[str(source)], output=source.parent / "out.parquet", reading=reading, shard_texts=10)
+    run_job(EmbedWork(embedder, job), job, lambda done: None)
+    assert pq.read_table(job.output).column("tittle").null_count == len(TEXTS)
+    assert caplog.messages == ["no row has anything in its field tittle: that column is empty"]

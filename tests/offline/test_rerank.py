@@ -217,3 +217,8 @@ def test_a_pair_that_the_memory_does_not_hold_costs_its_row_alone(
     assert [(row["row"], row["document"]) for row in as_rows(output)] == [(0, 0), (0, 1), (2, 0), (2, 1)]
     np.testing.assert_allclose([row["score"] for row in as_rows(output)], 2 * [*reranker.score("a", ["b", "c"])], 1e-5)
     assert f"up to {LONGEST}" in Path(f"{output}.errors.jsonl").read_text()
+
+
+def test_a_kept_field_never_takes_the_place_of_a_column(reranker: Reranker, pairs: Path) -> None:
+    with pytest.raises(ConfigError, match="--keep-columns document: the output has a column document of its own"):
+        run(reranker, pairs, "out.parquet", keep=("document",))
