@@ -217,8 +217,9 @@ def measure(model: str, task: str, options: argparse.Namespace, ledger: Ledger) 
 
     def open_model() -> Embedder:
         if not opened:
-            limit = {"max_input_tokens": options.max_tokens} if options.max_tokens else {}
-            opened.append(Embedder(_name(model), show_progress=False, **limit))
+            wanted = {"max_input_tokens": options.max_tokens or None, "threads": options.threads}
+            given = {name: value for name, value in wanted.items() if value is not None}
+            opened.append(Embedder(_name(model), show_progress=False, **given))
         return opened[0]
 
     stem = f"{Path(model).name}-{task.replace('/', '_')}-{options.pages}-{options.max_tokens}"
@@ -265,6 +266,7 @@ def main() -> None:
     parser.add_argument("--dims", nargs="*", type=int, help="by default every multiple of 32")
     parser.add_argument("--pages", type=int, default=2000, help="pages of a corpus of ours")
     parser.add_argument("--max-tokens", type=int, default=128, help="of a text; 0 for what the model reads")
+    parser.add_argument("--threads", type=int, help="of the model; 1 is best beside other work")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="folder that a run goes on from")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
