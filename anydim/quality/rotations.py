@@ -17,6 +17,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from anydim.quality.workers import one_thread_each
+
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -76,7 +78,8 @@ def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tens
     axes_DD = by_spread(rows_ND)
     learned = min(int(_LEARNED_SHARE * rows_ND.shape[1]), _LEARNED)
     turned_NK = torch.cat([part_ND @ axes_DD[:, :learned] for part_ND in torch.split(rows_ND, _ROWS)])
-    rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
+    with one_thread_each():  # steps are many and small: threads would wait for each other longer than they work
+        rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
     return torch.cat([axes_DD[:, :learned] @ rotation_KK, axes_DD[:, learned:]], dim=1).contiguous()
 
 

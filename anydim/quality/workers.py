@@ -19,13 +19,13 @@ Result = TypeVar("Result")
 
 def in_order(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
     """The results of all pieces in their order; after an error or an interruption no further piece is begun."""
-    with _one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
+    with one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
         yield from pool.map(work, pieces)
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """New threads run torch's operations on themselves alone; yields how many of them there may be."""
+def one_thread_each() -> Iterator[int]:
+    """This thread and new ones run torch's operations on themselves alone; yields how many there may be at once."""
     count = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
