@@ -6,6 +6,7 @@ An entrance: it composes intake and engine, and refuses what the server refuses.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -44,6 +45,13 @@ class Embedder(Resident[Intake]):
             ModelError: the model is not there, broken, or not supported.
         """
         super().__init__(settings if model is None else {"model": model, **settings}, Intake.of, show_progress)
+        gc.collect()
+        gc.freeze()  # a loaded model is never garbage: walking it would hold up a text that someone waits for
+
+    def close(self) -> None:
+        """Finish what is under way and free the model."""
+        super().close()
+        gc.unfreeze()
 
     def embed(
         self,

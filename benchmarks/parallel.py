@@ -74,7 +74,11 @@ async def running(card: ModelCard, settings: Settings, rows: list[Row], part: st
     try:
         await crew.start()
         started = await asyncio.wait_for(crew.wait_ready(), _START_SECONDS)
-        took = {"ready_s": time.perf_counter() - began, "weights_s": started.weights_seconds}
+        took = {
+            "ready_s": time.perf_counter() - began,
+            "device_s": started.device_seconds,
+            "weights_s": started.weights_seconds,
+        }
         memory = {"weights_gib": started.weights_bytes / 2**30, "batch_tokens": started.batch_tokens}
         rows.append({"part": part, "case": "start", "device": started.device, **took, **memory})
         yield crew.handle

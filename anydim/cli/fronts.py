@@ -31,6 +31,7 @@ _LOG = logging.getLogger(__name__)
 _STEADY_SECONDS: Final = 10.0  # a front end that lived this long is started again at once, however often
 _MOST_DEATHS: Final = 5  # in a row, each within that time
 _PAUSE_SECONDS: Final = 0.5  # times the deaths in a row
+_RETRY_SECONDS: Final = 1.0  # where the system starts no process
 _STOP_SECONDS: Final = LAST_SECONDS + 2.0
 
 
@@ -90,39 +91,49 @@ class Fronts:
         deaths = 0
         while True:
             began = time.monotonic()
-            status = await self._run_once(place)
+            try:
+                status = await self._run_once(place)
+            except OSError as error:
+                if not self._ready[place].done():
+                    self._give_up(f"front end {place + 1} could not be started ({error.strerror})")
+                    return
+                _LOG.error("front end %d could not be started (%s); trying again", place + 1, error.strerror)
+                await asyncio.sleep(_RETRY_SECONDS)  # no memory, files or processes left for the moment
+                continue
             if self._stopping:
                 return
             deaths = 1 if time.monotonic() - began > _STEADY_SECONDS else deaths + 1
-            if deaths >= _MOST_DEATHS and not self.failed.done():
-                self.failed.set_result(
-                    ComputeFailed(
-                        f"front end {place + 1} of {len(self._listeners)} ended {deaths} times within seconds of its "
-                        f"start (status {status}); its last words stand above"
-                    )
+            if deaths >= _MOST_DEATHS:
+                self._give_up(
+                    f"front end {place + 1} of {len(self._listeners)} ended {deaths} times within seconds of its start "
+                    f"(status {status}); its last words stand above"
                 )
                 return
             _LOG.error("front end %d ended with status %d; starting it again", place + 1, status)
             await asyncio.sleep(_PAUSE_SECONDS * (deaths - 1))
 
+    def _give_up(self, reason: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(ComputeFailed(reason))
+
     async def _run_once(self, place: int) -> int:
-        """One life of a front end; its exit status."""
+        """One life of a front end; its exit status.
+
+        Raises:
+            OSError: the system starts no process.
+        """
         descriptor = self._listeners[place].fileno()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # a model folder that happens to be the current one must not be importable
-                "-m",
-                "anydim.cli.front_process",
-                stdin=PIPE,
-                stdout=PIPE,
-                start_new_session=True,  # Ctrl-C reaches the server alone, which says what is to be done
-                pass_fds=(descriptor,),
-                env=environment() | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
-            )
-        except OSError as error:  # no memory, files or processes left for the moment
-            _LOG.error("front end %d could not be started (%s)", place + 1, error.strerror)
-            return 1
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # a model folder that happens to be the current one must not be importable
+            "-m",
+            "anydim.cli.front_process",
+            stdin=PIPE,
+            stdout=PIPE,
+            start_new_session=True,  # Ctrl-C reaches the server alone, which says what is to be done
+            pass_fds=(descriptor,),
+            env=environment() | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)},
+        )
         assert process.stdout is not None, "it is a pipe"
         self._processes[place] = process
         order = msgspec.structs.replace(self._order, listener=descriptor, metrics=str(self._metrics))

@@ -1,6 +1,6 @@
-"""Child: what processes of an engine have in common for those that start them. Imports no torch.
+"""Child: what engines, ranks and front ends have in common for those that start them. Imports no torch.
 
-It knows environments and lines of reports; it starts nothing.
+It knows environments, lines of reports and how to tell a process something; it starts nothing.
 """
 
 from __future__ import annotations

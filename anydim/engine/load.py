@@ -218,9 +218,17 @@ def _start(
         # A CPU's threads belong to the loop's thread; and a caller that is interrupted must not leave ranks waiting.
         tokens_here=_TOKENS_HERE if device.type == "cuda" and ranks is None else 0,
         may_run_here=partial(_computes_as_usual, device),
-        after=None if ranks is None else ranks.close,
+        after=partial(_let_go, device, ranks),
     )
     return running, started
+
+
+def _let_go(device: torch.device, ranks: Ranks | None) -> None:
+    """After the end: no rank stays, and what torch kept of the device's memory is there for other processes."""
+    if ranks is not None:
+        ranks.close()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _computes_as_usual(device: torch.device) -> bool:

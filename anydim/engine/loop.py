@@ -158,8 +158,8 @@ class Loop:
             self._lost = error  # the loop's thread ends with it, and answers everyone
         except BaseException:
             for work in self._queue.strays() if taken is None else taken.works:
-                for claim in self._queue.settle(work):
-                    claim.ticket.fail(Unavailable("the thread that ran this batch was interrupted; send it again"))
+                self._queue.settle(work)
+                work.fail(Unavailable("the thread that ran this batch was interrupted; send it again"))
             raise
         finally:
             if taken is not None:
@@ -236,9 +236,8 @@ class Loop:
         try:
             hand_out(answers, self._derive)
         except BaseException:
-            for answer in answers:
-                for claim in answer.claims:  # those that were answered stay so
-                    claim.ticket.fail(Unavailable("the engine stopped while it handed out answers; send it again"))
+            for work in works:
+                work.fail(Unavailable("the engine stopped while it handed out answers; send it again"))
             raise
 
     def _rescue(self, work: Work, failed: Output) -> Output:

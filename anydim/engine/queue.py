@@ -146,10 +146,11 @@ class Queue:
             return [work for work in self._under_way.values() if not work.waits]
 
     def settle(self, work: Work) -> list[Claim]:
-        """The claims of a work whose Output is there; nothing joins it any more."""
+        """The claims of a work whose Output is there, to the first who asks; nothing joins it any more."""
         with self._changed:
             self._close_to_others(work)
-            claims, work.claims = work.claims, []
+            claims = [] if work.settled else work.claims
+            work.settled = True
             return claims
 
     def done(self, taken: Taken) -> None:
@@ -228,8 +229,8 @@ class Queue:
             limits = self._policy.limits(item.model)
             asked = self._policy.raw(item) if self._policy.always_raw and self._policy.has_raw(item) else item
             work = Work(asked, [claim], share_of(item), limits.cost(len(item.ids)), now, rank, is_short)
-            self._under_way[key] = work
             self._push(work)
+            self._under_way[key] = work  # last: whoever joins a work after Ctrl-C here must find it in its lane
         claim.ticket.works.append(work)
 
     def _joins(self, item: Item, work: Work) -> bool:
@@ -246,9 +247,9 @@ class Queue:
     def _push(self, work: Work) -> None:
         if not work.is_short and not len(self._bulk) and not self._bulk_running:
             self._short_due = self._due()  # what waits already goes first
-        (self._short if work.is_short else self._bulk).push(work)
         self._shares.join(work.key)
         self._held[work.key] = self._held.get(work.key, 0) + work.tokens
+        (self._short if work.is_short else self._bulk).push(work)
 
     def _due(self) -> int:
         """Tokens of short work that go before the next slice: what waits, or more where it comes in time."""

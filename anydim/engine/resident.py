@@ -6,7 +6,6 @@ It knows settings, the registry and the engine; it knows neither requests nor ve
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -72,8 +71,6 @@ class Resident(Generic[IntakeT]):
             self.card = find_model(loaded.model, progress)
         self.intake = intake_of(self.card, loaded.model)
         self._engine, self.started = load_engine(self.card, loaded.model, engine, show_progress)
-        gc.collect()
-        gc.freeze()  # a loaded model is never garbage: walking it would hold up an input that someone waits for
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +87,6 @@ class Resident(Generic[IntakeT]):
     def close(self) -> None:
         """Finish what is under way and free the model."""
         self._engine.close()
-        gc.unfreeze()
 
     def submit(self, items: Sequence[Item]) -> Future[list[Output]]:
         """Items that this model's ``intake`` made; the future gets one Output an Item, an error in place of a result

@@ -131,6 +131,7 @@ class Work:
         rank: what goes first: the least.
         is_short: whether it goes with short work.
         waits: whether it is still in the queue.
+        settled: whether someone has taken its claims, to answer them.
     """
 
     item: Item
@@ -141,6 +142,7 @@ class Work:
     rank: float
     is_short: bool
     waits: bool = True
+    settled: bool = False
 
     @property
     def length(self) -> int:
@@ -148,7 +150,7 @@ class Work:
         return len(self.item.ids)
 
     def fail(self, error: AnydimError) -> None:
-        """Answer everyone who waits for it with an error."""
+        """Answer everyone who waits for it with an error; those that were answered stay so."""
         for claim in self.claims:
             claim.ticket.fail(error)
 

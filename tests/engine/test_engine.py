@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from anydim.engine.engine import Engine
+from anydim.engine.lanes import Lane
 from anydim.engine.metrics import Cause
 from anydim.engine.queue import Queue, Taken
-from anydim.engine.work import Ticket
+from anydim.engine.work import Claim, Ticket, Work
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output, Priority, Terms
 from tests.engine.queues import limits
@@ -316,6 +317,45 @@ def test_ctrl_c_while_a_batch_is_taken_here_loses_nobody(monkeypatch: pytest.Mon
             engine.run([text])
         for each in (item(2), text):  # bulk work goes in slices behind short work, one at a time
             assert engine.submit([each]).result(30)[0].values.tolist() == [float(each.ids[0])]
+
+
+def test_ctrl_c_while_answers_are_handed_out_here_tells_everyone_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[Future[list[Output]]] = []
+
+    class Joined(RecordingRunner):
+        """While the first text runs another thread asks for the same."""
+
+        def finish(self, flight: Batch) -> list[Output]:
+            if not others:
+                thread = threading.Thread(target=lambda: others.append(engine.submit([item(1)])))
+                thread.start()
+                thread.join()
+            return super().finish(flight)
+
+    def interrupted(queue: Queue, work: Work) -> list[Claim]:
+        monkeypatch.undo()
+        queue.settle(work)
+        raise KeyboardInterrupt
+
+    with Engine(Joined(), limits(1000), tokens_here=100) as engine:
+        monkeypatch.setattr(Queue, "settle", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run([item(1)])
+        with pytest.raises(Unavailable):
+            others[0].result(30)
+        assert engine.run([item(2)])[0].values.tolist() == [2.0]
+
+
+def test_ctrl_c_while_a_text_is_queued_here_leaves_no_trace_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(lane: Lane, work: Work) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with Engine(RecordingRunner(), limits(1000), tokens_here=100) as engine:
+        monkeypatch.setattr(Lane, "push", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run([item(1)])
+        assert engine.submit([item(1)]).result(30)[0].values.tolist() == [1.0]
 
 
 def test_nothing_runs_in_a_thread_that_computes_in_another_way() -> None:

@@ -50,6 +50,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_qwen3(tmp_path_factory.mktemp("memory") / "model", SPEC)
 
 
+def test_a_closed_engine_leaves_its_memory_to_other_processes(folder: Path) -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    engine, _ = load_engine(read_card(folder), ModelSettings(dtype="bfloat16"), EngineSettings(), False)
+    engine.run([Item(np.arange(5, 37, dtype=np.int32), SPEC.width)])
+    assert torch.cuda.memory_reserved() > before
+    engine.close()
+    del engine
+    assert torch.cuda.memory_reserved() <= before
+
+
 @pytest.fixture(scope="module")
 def pipeline(folder: Path) -> Pipeline:
     """It, on the GPU and warm."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import operator
 import os
 import resource
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _PATIENCE = 60.0
+_UPTIME = "anydim_engine_uptime_seconds"
 
 
 class ServerProcess:
@@ -102,14 +102,28 @@ class ServerProcess:
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
     def settled_metrics(self) -> dict[str, float]:
-        """The same once the engine's counts, which come about once a second, hold all that was answered before."""
+        """The same once the engines' counts, which come four times a second, hold all that was answered before.
+
+        For servers with one front end: each has the counts at a time of its own.
+        """
         for _ in range(2):  # the first that comes may have been on its way
-            seen = self._uptimes()
-            self.until(lambda seen=seen: all(map(operator.gt, self._uptimes(), seen)))  # type: ignore[misc]
+            self._wait_for_counts()
         return self.metrics()
 
-    def _uptimes(self) -> list[float]:
-        return [value for name, value in self.metrics().items() if name.startswith("anydim_engine_uptime_seconds")]
+    def _wait_for_counts(self) -> None:
+        seen = self._uptimes()
+
+        def is_newer() -> bool:
+            now = self._uptimes()
+            return now.keys() == seen.keys() and all(now[name] > seen[name] for name in seen)
+
+        self.until(is_newer)
+
+    def _uptimes(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        while not found:  # an engine that starts again has none
+            found = {name: value for name, value in self.metrics().items() if name.startswith(_UPTIME)}
+        return found
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait for something to become true."""
