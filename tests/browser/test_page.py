@@ -270,14 +270,18 @@ def test_a_busy_server_says_when_to_come_back(page: Any) -> None:
     assert "Try again in 3 s" in notice
 
 
-def test_metrics_that_fail_leave_the_user_s_own_refusal_in_sight(page: Any) -> None:
+def test_metrics_that_fail_are_told_of_until_they_come_but_never_over_the_user_s_own_refusal(page: Any) -> None:
+    broken = "**/metrics"
     with testing.app(testing.FakeModel(max_tokens=40)) as app, running(app) as address:
-        page.route("**/metrics", lambda route: route.fulfill(status=500, body="broken"))
+        page.route(broken, lambda route: route.fulfill(status=500, body="broken"))
         fill(page, address, ["a" * 60])
         page.wait_for_selector("#notice:not([hidden])", timeout=PATIENCE)
+        page.unroute(broken)
+        page.wait_for_selector("#notice", state="hidden", timeout=PATIENCE)
         page.click("#embed")
         until(page, "document.querySelector('#notice').textContent.includes('40')")
-        with page.expect_response("**/metrics", timeout=PATIENCE):
+        page.route(broken, lambda route: route.fulfill(status=500, body="broken"))
+        with page.expect_response(broken, timeout=PATIENCE):
             pass
         page.wait_for_timeout(100)
         assert "40" in page.inner_text("#notice")

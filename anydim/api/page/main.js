@@ -6,7 +6,7 @@ import { byId, make } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { askForKey, keyWorks, listenForKey } from "./key.js";
 import { drawTiles, watchMetrics } from "./metrics.js";
-import { clear, repeat, tell } from "./notice.js";
+import { clear, recover, repeat, tell } from "./notice.js";
 import { drawResults, offerColumns } from "./results.js";
 import { drawSnippets, listenForCopies } from "./snippets.js";
 import { allowed, decode, similarities } from "./vectors.js";
@@ -29,7 +29,7 @@ async function start() {
   });
   onLanguage(speak);
   await connect();
-  watchMetrics((problem) => failed(problem, true), () => clear("lost"));
+  watchMetrics((problem) => failed(problem, true), recover);
 }
 
 async function connect() {

@@ -7,11 +7,13 @@ import { say } from "./words.js";
 const AGAIN = 3000; // milliseconds between two looks for a server that was lost
 let watch = 0;
 let shown = null;
+let isBySide = false;
 
 // What happened by the side, not by the user's doing, leaves what is shown in its place; a lost server concerns all.
 export function tell(problem, bySide = false) {
   if (shown && bySide && problem.kind !== "lost") return;
   shown = problem;
+  isBySide = bySide;
   repeat();
   byId("notice").hidden = false;
   if (problem.kind === "lost" && !watch) watch = setInterval(look, AGAIN);
@@ -23,6 +25,11 @@ export function repeat() {
   const values = { message: shown.message, wait: shown.wait, status: shown.status };
   const key = shown.kind === "busy" && !shown.wait ? "busy-soon" : shown.kind;
   byId("notice").textContent = say(`problem-${key}`, values).trim();
+}
+
+// What happened by the side is over, and the server is there.
+export function recover() {
+  clear(isBySide ? null : "lost");
 }
 
 export function clear(kind = null) {
