@@ -19,6 +19,7 @@ import click
 from anydim import __version__
 from anydim.cli.deploy_options import deploy_group, scale_of
 from anydim.cli.embed_options import embed_command, job_of, pool_of
+from anydim.cli.job_options import spare_memory
 from anydim.cli.options import CONTEXT, LIBRARY, SEARCH, SettingCommand, read_settings, serve_settings, setting_options
 from anydim.cli.quality_options import (
     advise_command,
@@ -130,6 +131,7 @@ def _run_search(config: Path | None, **given: Any) -> None:
 
 
 def _run_embed(config: Path | None, **given: Any) -> None:
+    spare_memory()
     with clear_errors():
         job, pool = job_of(given), pool_of(given)
         settings = read_settings(given, config)
@@ -149,6 +151,7 @@ def _run_deploy_ray(config: Path | None, **given: Any) -> None:
 
 
 def _run_rerank(config: Path | None, **given: Any) -> None:
+    spare_memory()
     with clear_errors():
         job = rerank_job_of(given)
         settings = read_settings(given, config)

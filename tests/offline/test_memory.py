@@ -6,6 +6,8 @@ import gc
 import gzip
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,3 +145,13 @@ def test_one_giant_row_group_is_read_piece_by_piece(tmp_path: Path) -> None:
             most = max(most, process.memory_info().rss - before)
     assert file.stat().st_size > 120 * MIB
     assert most < 40 * MIB
+
+
+def test_a_job_has_the_libraries_keep_little_unless_the_environment_says_otherwise() -> None:
+    program = "import os, sys\nfrom anydim.cli.main import main\nassert 'torch' not in sys.modules\n"
+    program += "sys.argv[1:] = ['embed', 'no-such-file', '-o', 'out.npy']\ntry: main()\nexcept SystemExit: pass\n"
+    program += "print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'], os.environ['LRU_CACHE_CAPACITY'])"
+    others = {name: value for name, value in os.environ.items() if not name.endswith("_CACHE_CAPACITY")}
+    told = {**others, "LRU_CACHE_CAPACITY": "7"}
+    found = subprocess.run([sys.executable, "-c", program], env=told, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["128", "7"]
