@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 import urllib.request
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
+
+_BUSY: Final = ("anydim_engine_busy_seconds_total", "")
+_TIME: Final = ("anydim_engine_uptime_seconds", "")
 
 
 class EngineWatch:
@@ -31,12 +34,12 @@ class EngineWatch:
         """Begin anew after a pause."""
         self._before = _samples(self._port)
 
-    def row(self, took: float) -> dict[str, Any]:
-        """The part of ``took`` seconds in which the device had work, and how long batches were under way."""
+    def row(self) -> dict[str, Any]:
+        """The part of the engine's own time in which the device had work, and how long batches were under way."""
         steps = sorted((float(bound), count) for (name, bound), count in self._sums.items() if name.endswith("_bucket"))
         whole = steps[-1][1] if steps else 0
         return {
-            "busy_share": self._sums.get(("anydim_engine_busy_seconds_total", ""), 0.0) / took,
+            "busy_share": self._sums[_BUSY] / max(self._sums[_TIME], 1e-9),
             "batches": int(whole),
             "batch_ms_p50_up_to": 1e3 * next((bound for bound, count in steps if count >= 0.5 * whole), math.nan),
             "batch_ms_most_up_to": 1e3 * next((bound for bound, count in steps if count >= whole), math.nan),
@@ -46,11 +49,11 @@ class EngineWatch:
 def _samples(port: int) -> dict[tuple[str, str], float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    wanted = ("anydim_engine_busy_seconds", "anydim_engine_run_seconds")
+    wanted = ("anydim_engine_busy_seconds", "anydim_engine_uptime_seconds", "anydim_engine_run_seconds")
     return {
         (sample.name, sample.labels.get("le", "")): sample.value
         for family in text_string_to_metric_families(text)
         if family.name in wanted
         for sample in family.samples
-        if sample.name.endswith(("_bucket", "_seconds_total"))
+        if sample.name.endswith(("_bucket", "_seconds_total", "uptime_seconds"))
     }

@@ -8,7 +8,7 @@ Legend: N documents, Q queries, D full dimension.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from torch import Tensor
 from anydim.cli.quality_data import Data, no_result_if_stopped, read_data, read_pairs
 from anydim.cli.quality_options import AdviseJob
 from anydim.config import Settings
-from anydim.errors import InvalidRequest, ModelError
+from anydim.errors import ConfigError, InvalidRequest, ModelError
 from anydim.models.card import ModelCard
 from anydim.models.rotation import check_rotation, read_rotation
 from anydim.progress import progress_bar
@@ -50,10 +50,14 @@ def run_advise(settings: Settings, job: AdviseJob) -> None:
     """
     for package in _NEEDED:
         need(package)
-    with no_result_if_stopped():
+    with _put_in_place(job.output) as folder, no_result_if_stopped():
         data = _read(settings, job)
         found, parts = _advised(settings, job, data)
-        _publish(found, parts, job, data)
+        line = _write(found, parts, job, data, folder)
+    if not job.data.as_json:
+        click.echo(_table(found, job.count))
+        click.echo(f"{found.words}\nChart and all rows: {job.output / 'advise.html'}, advise.png and advise.json")
+    click.echo(line)
 
 
 def _advised(settings: Settings, job: AdviseJob, data: Data) -> tuple[Advice, Split]:
@@ -113,7 +117,8 @@ def _numbers(values: Any, field: str) -> Any:
     return scores_N
 
 
-def _publish(found: Advice, parts: Split, job: AdviseJob, data: Data) -> None:
+def _write(found: Advice, parts: Split, job: AdviseJob, data: Data, folder: Path) -> str:
+    """Chart, page and result into a folder; the result as one line."""
     title = f"{data.card.name if data.card else 'Stored vectors'} on {data.name}"
     result = {
         "model": data.card.name if data.card else None,
@@ -132,25 +137,35 @@ def _publish(found: Advice, parts: Split, job: AdviseJob, data: Data) -> None:
         "anydim": VERSION,
     }
     line = msgspec.json.encode(result).decode()
-    with _written_whole(job.output) as folder:
-        draw_picture(found, title, folder / "advise.png")
-        draw_page(found, title, job.count, folder / "advise.html")
-        (folder / "advise.json").write_text(line + "\n", encoding="utf-8")
-    if not job.data.as_json:
-        click.echo(_table(found, job.count))
-        click.echo(f"{found.words}\nChart and all rows: {job.output / 'advise.html'}, advise.png and advise.json")
-    click.echo(line)
+    draw_picture(found, title, folder / "advise.png")
+    draw_page(found, title, job.count, folder / "advise.html")
+    (folder / "advise.json").write_text(line + "\n", encoding="utf-8")
+    return line
 
 
 @contextmanager
-def _written_whole(output: Path) -> Iterator[Path]:
-    """A folder whose files go to the output when all are there, so that what stands there belongs together."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        yield Path(scratch)
-        output.mkdir(exist_ok=True)
-        for file in Path(scratch).iterdir():
-            file.replace(output / file.name)
+def _put_in_place(output: Path) -> Iterator[Path]:
+    """A folder whose files go to the output when all are there, so that what stands there belongs together.
+
+    It lies in the output, which may be a file system of its own, and which is made at once: what cannot be written is
+    told before the work.
+    """
+    is_new = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        scratch = TemporaryDirectory(dir=output, prefix=".")
+    except OSError as error:
+        raise ConfigError(f"--output {output} cannot be written to: {error.strerror}") from None
+    try:
+        with scratch as folder:
+            yield Path(folder)
+            for file in Path(folder).iterdir():
+                file.replace(output / file.name)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # something else lies there by now
+                output.rmdir()
+        raise
 
 
 def _table(found: Advice, count: int) -> str:

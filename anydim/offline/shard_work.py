@@ -186,7 +186,6 @@ def facts_of(model: LocalModel, dim: int, asked: Mapping[str, Any]) -> Facts:
         "device": started.device,
         "dtype": started.dtype,
         "batch_tokens": started.batch_tokens,
-        "longest": started.longest,
         "anydim": VERSION,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -180,7 +180,7 @@ def test_load(script: Script) -> None:
     assert found["overload", "three times as much"]["answered"] > 0
     [rounds] = [row for row in kept["rows"] if row["case"] == "peak in its rounds"]
     assert float(rounds["p99_ms"]) == pytest.approx(found["overload", "peak"]["p99_ms"], abs=1)  # there is one round
-    assert 0 < rounds["busy_share"] < 1.1
+    assert 0 < rounds["busy_share"] < 1.5  # a batch counts where it ends, in half a second that is much
     assert 0 < rounds["batch_ms_p50_up_to"] <= rounds["batch_ms_most_up_to"]
     [verdict] = [row for row in kept["rows"] if "bulk_share" in row]
     assert verdict["bulk_share"] > 0

@@ -236,19 +236,20 @@ def test_a_text_that_the_memory_does_not_hold_costs_its_row_alone(shelf: Shelf, 
     assert f"the GPU's memory holds texts of up to {LONGEST}" in error["error"]
 
 
-def test_a_job_goes_on_only_where_the_memory_holds_the_same_texts(
-    embedder: Embedder, shelf: Shelf, source: Path
-) -> None:
+def test_a_job_goes_on_where_the_memory_holds_a_little_less(shelf: Shelf, source: Path) -> None:
+    """What a GPU has free is never the same twice to the byte."""
+
     def stop(done: Done) -> None:
         raise KeyboardInterrupt
 
+    settings = {"dtype": "float32", "max_batch_tokens": 64, "show_progress": False}
     job = EmbedJob(inputs=[str(source)], output=source.parent / "out.npy", shard_texts=10)
-    with pytest.raises(KeyboardInterrupt):
-        run_job(EmbedWork(embedder, job), job, stop)
-    with small_memory(), Embedder(str(shelf.folder("qwen3")), dtype="float32", show_progress=False) as small:
+    with Embedder(str(shelf.folder("qwen3")), **settings) as whole, pytest.raises(KeyboardInterrupt):
+        run_job(EmbedWork(whole, job), job, stop)
+    with small_memory(), Embedder(str(shelf.folder("qwen3")), **settings) as small:
+        assert small.started.longest is not None
         again = replace(job, resume=True)
-        with pytest.raises(ConfigError, match=f"longest was None and is {LONGEST}"):
-            run_job(EmbedWork(small, again), again, lambda done: None)
+        assert run_job(EmbedWork(small, again), again, lambda done: None).rows == len(TEXTS)
 
 
 @pytest.mark.parametrize("name", ["row", "embedding", "scale"])
