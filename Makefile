@@ -22,8 +22,8 @@ venv: $(VENV)/.all ## Make .venv with all that serving, tests and checks need
 serve: $(VENV)/.serving ## Serve the starter model, or what ARGS says; installs only what serving needs
 	@$(BIN)/anydim serve $(ARGS)
 
-test: $(VENV)/.all ## Run the tests; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.all ## Run the tests in two processes, each file in one; ARGS goes to pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.all ## Check style, types, the project's own rules and that the generated pages are fresh
 	$(BIN)/ruff check .
