@@ -94,6 +94,8 @@ class Fronts:
             try:
                 status = await self._run_once(place)
             except OSError as error:
+                if self._stopping:
+                    return
                 if not self._ready[place].done():
                     self._give_up(f"front end {place + 1} could not be started ({error.strerror})")
                     return

@@ -12,6 +12,9 @@ from typing import Any, Final
 
 import click
 
+from anydim.engine.child import bound_product_caches
+
+_PRODUCT_SHAPES: Final = 128
 _OF_JOB: Final = ("inputs", "output", "shard_texts", "resume", "overwrite")
 
 
@@ -46,12 +49,8 @@ def shard_options() -> list[click.Parameter]:
 
 
 def spare_memory() -> None:
-    """Have oneDNN and torch keep the code of few shapes of products; to be called before torch is imported.
-
-    Each keeps that of 1024 shapes by default, 0.2 MiB a shape. A job's batches are large, and new code takes 1 ms.
-    """
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "128")
+    """Keep the code of few shapes of products, since a job's batches are large; before torch is imported."""
+    bound_product_caches(os.environ, _PRODUCT_SHAPES)
 
 
 def kept_of(given: dict[str, Any]) -> tuple[str, ...]:

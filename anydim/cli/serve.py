@@ -150,7 +150,7 @@ class _Site:
         host, port = self._settings.server.host, self._listeners[0].getsockname()[1]
         address = address_to_open(host, port, self._settings.server.tls_cert is not None)
         for line in (
-            _loading(started),
+            loading_words(started),
             *(
                 f"Serving {served.id} on {started.device} in {started.dtype}; {_what(served.intake)}"
                 for served in self._models
@@ -174,7 +174,7 @@ class _Site:
         return f"curl {address}{path} -H 'Content-Type: application/json'{key} -d '{body}'"
 
 
-def _loading(started: Started) -> str:
+def loading_words(started: Started) -> str:
     """How long it took until the model served."""
     parts = [("weights", started.weights_seconds), ("warm-up", started.warmup_seconds)]
     if started.device_seconds >= _WORTH_TELLING_SECONDS:

@@ -22,7 +22,7 @@ import msgspec
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
-from anydim.engine.child import environment, read_report, tell
+from anydim.engine.child import bound_product_caches, environment, read_report, tell
 from anydim.engine.client import EngineClient
 from anydim.errors import AnydimError, ComputeFailed, ConfigError
 from anydim.models.card import ModelCard
@@ -33,6 +33,7 @@ _LONGEST_PAUSE: Final = 30.0
 _STEADY_SECONDS: Final = 60.0  # an engine that lived this long is restarted without a pause
 _LOOK_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 5.0
+_PRODUCT_SHAPES: Final = 512
 _LONGEST_SOCKET_PATH: Final = 103  # macOS; Linux allows 107
 
 
@@ -215,7 +216,5 @@ def _worker_environment() -> dict[str, str]:
     kept = environment()
     # The front end shares the cores: idle compute threads must sleep, not spin.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # oneDNN and torch around it keep the code of 1024 shapes of products each, 0.2 MiB a shape; new code takes 1 ms.
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        kept.setdefault(cache, "512")
+    bound_product_caches(kept, _PRODUCT_SHAPES)
     return kept
