@@ -39,10 +39,11 @@ from anydim.engine.embedding import Embedding
 from anydim.engine.engine import Engine
 from anydim.engine.fleet import Fleet
 from anydim.engine.forms import derive
+from anydim.engine.forward import Task
 from anydim.engine.handle import LocalEngine
 from anydim.engine.limits import ModelLimits
 from anydim.engine.load import batch_tokens, make_policy
-from anydim.engine.runner import Runner, Task
+from anydim.engine.runner import Runner
 from anydim.engine.scoring import Scoring
 from anydim.errors import MissingExtra
 from anydim.intake.intake import Intake

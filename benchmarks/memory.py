@@ -50,7 +50,7 @@ longest = min(card.max_tokens, batch)
 for length in (longest, 16, longest // 2, longest):
     items = [Item(draw.integers(5, 1000, length, dtype=np.int32), card.width) for _ in range(4 * batch // length)]
     engine.submit(items).result()
-weights = sum(parameter.nbytes for parameter in engine._loop._runner._model.parameters())
+weights = sum(parameter.nbytes for parameter in engine._loop._runner._forward.model.parameters())
 print(json.dumps(dict(weights=weights, before=before, loaded=loaded, peak_loading=peak_loading, peak=peak())))
 """
 

@@ -21,14 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anydim.engine.forward import Forward
 from anydim.engine.packing import pack
 from anydim.engine.staging import Layout, Staged
 from anydim.errors import ComputeFailed
 from anydim.kernels import AttentionPlan
 from anydim.types import Batch, Int32Array, Item
-
-Vectors = Callable[[Staged, int], Tensor]
-Planner = Callable[..., AttentionPlan]
 
 Captured = TypeVar("Captured")
 
@@ -125,33 +123,27 @@ class GraphPool:
 
     def __init__(
         self,
-        vectors: Vectors,
-        planner: Planner,
+        forward: Forward,
         device: torch.device,
         most_tokens: int,
         longest: int,
-        width: int,
         memory: GraphMemory,
         several: bool = False,
     ) -> None:
         """Prepare; nothing is captured before ``capture`` or ``add``.
 
         Args:
-            vectors: model and heads, from a staged batch and a width to the block that ``run`` returns.
-            planner: lays out lengths in the slots of a bucket.
+            forward: model and task, whose block is what ``run`` returns.
             device: a CUDA device.
             most_tokens: the largest batch there will be.
             longest: tokens of the longest text that the model reads.
-            width: the model's full width.
             memory: what the graphs share.
             several: whether several ranks capture in step. Then a thread of the process group asks events for their
                 state meanwhile, which only a capture that is this thread's own allows.
         """
-        self._vectors = vectors
-        self._planner = planner
+        self._forward = forward
         self._device = device
         self._longest = longest
-        self._width = width
         self._memory = memory
         self._mode = "thread_local" if several else "global"
         self._buckets = tuple(bucket for bucket in BUCKETS if bucket <= min(most_tokens, longest * _MOST_TEXTS))
@@ -258,13 +250,13 @@ class GraphPool:
         return graph.tables[key]
 
     def _slots(self, lengths: Any, bucket: int) -> AttentionPlan:
-        return self._planner(lengths, bucket, min(bucket, _MOST_TEXTS))
+        return self._forward.slots(lengths, bucket, min(bucket, _MOST_TEXTS))
 
     def _capture(self, bucket: int, alone: bool) -> _Graph:
         pool = self._memory.pool_for(alone)
         whole, rest = divmod(bucket, self._longest)
         lengths = np.array([self._longest] * whole + [rest] * (rest > 0), np.int32)
-        sample = pack([Item(np.ones(length, np.int32), self._width) for length in lengths])
+        sample = pack([Item(np.ones(length, np.int32), self._forward.task.width) for length in lengths])
         plan = self._slots(np.sort(lengths), bucket)
         layout = Layout.of(bucket, plan)
         buffers = [torch.empty(layout.words, dtype=torch.int32, pin_memory=True) for _ in range(_HOSTS)]
@@ -272,13 +264,13 @@ class GraphPool:
         layout.write(hosts[0][1], sample, plan.table_W)
         words = buffers[0].to(self._device)
         staged = layout.read(words, plan, words)
-        self._vectors(staged, self._width)  # compiles kernels, which must not happen during capture
+        self._forward(staged, self._forward.task.width)  # compiles kernels, which must not happen during capture
         torch.cuda.synchronize(self._device)
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             with torch.cuda.graph(graph, pool=pool, capture_error_mode=self._mode):
                 staged = layout.read(words, plan, words)
-                block_BE = self._vectors(staged, self._width)
+                block_BE = self._forward(staged, self._forward.task.width)
         finally:
             torch.cuda.set_stream(stream)  # a failed capture leaves its own stream behind
         return _Graph(graph, layout, plan, words, hosts, staged, block_BE)

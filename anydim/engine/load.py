@@ -22,6 +22,7 @@ from anydim.engine.embedding import Embedding
 from anydim.engine.engine import DeviceMemory, Engine
 from anydim.engine.fleet import Fleet
 from anydim.engine.forms import derive
+from anydim.engine.forward import Task
 from anydim.engine.graphs import GraphBudget
 from anydim.engine.kernel_cache import place_kernels
 from anydim.engine.limits import ModelLimits
@@ -30,7 +31,7 @@ from anydim.engine.mute import Mute
 from anydim.engine.placing import rank_threads, ranks_device
 from anydim.engine.policy import Policy
 from anydim.engine.ranks import Others, Ranks
-from anydim.engine.runner import Runner, Task, WarmUp
+from anydim.engine.runner import Runner, WarmUp
 from anydim.engine.scoring import Scoring
 from anydim.engine.wire import Started
 from anydim.errors import ConfigError

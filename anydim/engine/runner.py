@@ -15,24 +15,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from anydim.engine.control import Kind, Word
 from anydim.engine.each_token import TokenFlight, not_finite, record_event, send_home
+from anydim.engine.forward import Forward, Task
 from anydim.engine.graphs import BUCKETS, GraphBudget, GraphMemory, GraphPool
 from anydim.engine.metrics import Cause
 from anydim.engine.packing import factor_out, pack
 from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.ranks import Others
 from anydim.engine.staging import Staged, stage
-from anydim.heads.pooling import pool, rows_needed
 from anydim.heads.quantize import quantize
-from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
 from anydim.models.upcast import in_float32
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
@@ -79,24 +77,6 @@ class Flight:
     done: torch.cuda.Event | None
 
 
-class Task(Protocol):
-    """What is made of the states that leave the model; see engine/embedding.py and engine/scoring.py."""
-
-    @property
-    def pooling(self) -> Pooling:
-        """Which rows it reads."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Most values of one text."""
-        ...
-
-    def __call__(self, pooled_BD: Tensor, dims_B: Tensor, unit_B: Tensor, widest: int) -> Tensor:
-        """Float32 (B, E) of float32 states: the ``widest`` values of each, and behind them whether they are finite."""
-        ...
-
-
 class Runner:
     """Model and task of one served model."""
 
@@ -123,10 +103,7 @@ class Runner:
         """
         self.device = device
         self.dtype = dtype
-        self._model = model
-        self._task = task
-        self._itemsize = dtype.itemsize
-        self._prune = prune
+        self._forward = Forward(model, task, dtype.itemsize, prune)
         self._elsewhere = device.type == "cuda" and device.index != 0
         self._others = others
         self._graphs: GraphPool | None = None
@@ -159,9 +136,7 @@ class Runner:
     def make_graphs(self, most_tokens: int, longest: int, several: bool = False) -> GraphPool:
         """A pool of CUDA graphs, still empty, that is used from now on; see GraphPool for the arguments."""
         several = several or self._others is not None
-        self._graphs = GraphPool(
-            self._vectors, self._plan, self.device, most_tokens, longest, self._task.width, self.graph_memory, several
-        )
+        self._graphs = GraphPool(self._forward, self.device, most_tokens, longest, self.graph_memory, several)
         return self._graphs
 
     def _capture(self, pool: GraphPool, budget: GraphBudget | None) -> None:
@@ -184,10 +159,10 @@ class Runner:
 
     def _compile(self, length: int, longest: int) -> None:
         # Two texts that share nothing, so that what serves other texts is compiled.
-        items = [Item(np.full(length, token, np.int32), self._task.width) for token in (0, 1)]
+        items = [Item(np.full(length, token, np.int32), self._forward.task.width) for token in (0, 1)]
         self.finish(self.start(pack(items)))
         if self._shares and longest > LEAST_LENGTH:
-            self.finish(self.start(_warm_sharing(length, self._task.width)))
+            self.finish(self.start(_warm_sharing(length, self._forward.task.width)))
 
     @torch.inference_mode()
     def probe(self, tokens: int, longest: int) -> None:
@@ -197,8 +172,10 @@ class Runner:
         nothing is shared or replayed.
         """
         lengths = [*_lengths(tokens - tokens // 2, longest), *_lengths(tokens // 2, min(_SHORT, longest))]
-        batch = pack([Item(np.zeros(length, np.int32), self._task.width, OutputDtype.INT8) for length in lengths])
-        for flight in [self._send(batch, self._task.width) for _ in range(2)]:
+        batch = pack(
+            [Item(np.zeros(length, np.int32), self._forward.task.width, OutputDtype.INT8) for length in lengths]
+        )
+        for flight in [self._send(batch, self._forward.task.width) for _ in range(2)]:
             self.finish(flight)
 
     @torch.inference_mode()
@@ -222,14 +199,14 @@ class Runner:
         return self._fly(batch, self._stage(batch), widest)
 
     def _stage(self, batch: Batch, itemsize: int | None = None) -> Staged:
-        plan = self._plan(np.diff(batch.cu_seqlens_C), prefixes=batch.prefixes, itemsize=itemsize)
+        plan = self._forward.plan(np.diff(batch.cu_seqlens_C), batch.prefixes, itemsize)
         return stage(batch, plan, self.device)
 
     def _fly(self, batch: Batch, staged: Staged, widest: int) -> Flight | TokenFlight:
         """Where every token's state goes on no prefixes are shared, since each text has its own."""
         if batch.each_token:
-            return send_home(batch, staged, self._model(staged.packed, None), self._task, widest)
-        return self._fly_home(batch, self._vectors(staged, widest), widest, staged)
+            return send_home(batch, staged, self._forward.model(staged.packed, None), self._forward.task, widest)
+        return self._fly_home(batch, self._forward(staged, widest), widest, staged)
 
     def finish(self, flight: Flight | TokenFlight) -> list[Output]:
         """Wait for a batch; one Output an Item, in packed order."""
@@ -256,10 +233,10 @@ class Runner:
 
         Where the weights are float32 already nothing would change: the texts fail without another forward.
         """
-        if self._itemsize == torch.float32.itemsize:
+        if self.dtype.itemsize == torch.float32.itemsize:
             return [not_finite() for _ in batch.items]
         self._tell(Kind.RESCUE, batch)
-        with in_float32(self._model):
+        with in_float32(self._forward.model):
             flight = self._fly(batch, self._stage(batch, _UPCAST), _widest(batch))
         return self.finish(flight)
 
@@ -274,7 +251,7 @@ class Runner:
             assert self._graphs is not None, "the graph was captured"
             self._graphs.run(batch)
         elif word.kind is Kind.RESCUE:
-            with in_float32(self._model):
+            with in_float32(self._forward.model):
                 self._stay(batch, self._stage(batch, _UPCAST))
         else:
             self._stay(batch, self._stage(batch))
@@ -288,9 +265,9 @@ class Runner:
     def _stay(self, batch: Batch, staged: Staged) -> None:
         """A forward whose states go nowhere."""
         if batch.each_token:
-            self._model(staged.packed, None)
+            self._forward.model(staged.packed, None)
         else:
-            self._vectors(staged, 1)
+            self._forward(staged, 1)
 
     def _tell(self, kind: Kind, batch: Batch | None, number: int = 0) -> None:
         if self._others is not None:
@@ -326,31 +303,6 @@ class Runner:
             return batch
         prefixes = find_prefixes(batch.ids_T, batch.cu_seqlens_C)
         return batch if prefixes is None else factor_out(batch, prefixes)
-
-    def _plan(
-        self,
-        lengths_B: NDArray[np.int32],
-        tokens: int | None = None,
-        texts: int | None = None,
-        prefixes: Prefixes | None = None,
-        itemsize: int | None = None,
-    ) -> AttentionPlan:
-        """Lay out a batch; with ``tokens`` and ``texts``, into the slots of a graph that serves any such batch."""
-        typical, is_small = (typical_length(lengths_B, prefixes), False) if tokens is None else (tokens, True)
-        shape = tile_shape(typical, *self._model.head_counts, itemsize=itemsize or self._itemsize, is_small=is_small)
-        if tokens is None or texts is None:
-            return make_plan(lengths_B, shape, prefixes=prefixes, dense=self._model.takes_dense)
-        tiles = tile_bound(tokens, texts, shape)
-        return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
-
-    def _vectors(self, staged: Staged, widest: int) -> Tensor:
-        """Model and task: float32 (B, E), each row's values and behind them whether they are finite."""
-        rows_R = rows_needed(self._task.pooling, staged.boundaries)
-        hidden_RD = self._model(staged.packed, rows_R if self._prune else None)
-        if rows_R is not None and not self._prune:
-            hidden_RD = hidden_RD[rows_R]
-        pooled_BD = pool(hidden_RD, self._task.pooling, staged.boundaries)
-        return self._task(pooled_BD, staged.dims_B, staged.unit_B, widest)
 
     def _home(self, tensor: Tensor) -> Tensor:
         """Start the copy back; on a GPU into pinned memory, read only behind the flight's event."""

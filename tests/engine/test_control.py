@@ -87,7 +87,7 @@ def test_ranks_capture_graphs_in_step_and_agree_where_one_cannot(
     captured: dict[str, list[int]] = {"first": [], "other": []}
 
     def pool(name: str, fails_at: int) -> GraphPool:
-        made = GraphPool(None, None, torch.device("cpu"), 256, 4096, 8, GraphMemory(), several=True)  # type: ignore[arg-type]
+        made = GraphPool(None, torch.device("cpu"), 256, 4096, GraphMemory(), several=True)  # type: ignore[arg-type]
 
         def capture(bucket: int, alone: bool) -> object:
             captured[name].append(bucket)

@@ -40,6 +40,7 @@ SPEC: Final = Qwen3Spec(
 )
 TOKEN_BYTES: Final = 2 * (SPEC.width + 3 * SPEC.inner)  # residual, gate and up, and their product
 LONGEST: Final = 4096
+LIBRARIES: Final = 96 * MIB  # cuBLAS keeps 32 MiB a stream as long as the process lives
 
 Bound = Callable[[int], float]
 
@@ -56,10 +57,9 @@ def test_a_closed_engine_leaves_its_memory_to_other_processes(folder: Path) -> N
     before = torch.cuda.memory_reserved()
     engine, _ = load_engine(read_card(folder), ModelSettings(dtype="bfloat16"), EngineSettings(), False)
     engine.run([Item(np.arange(5, 37, dtype=np.int32), SPEC.width)])
-    assert torch.cuda.memory_reserved() > before
+    assert torch.cuda.memory_reserved() > before + 4 * LIBRARIES
     engine.close()
-    del engine
-    assert torch.cuda.memory_reserved() <= before
+    assert torch.cuda.memory_reserved() <= before + LIBRARIES
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ LENGTHS: Final = (5, 31, 64, 100, 300, 700)
 def cards(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> list[ModelCard]:
     """Two embedding models and a reranker, all random."""
     root = tmp_path_factory.mktemp("models")
-    spec = Qwen3Spec(width=256, layers=3, heads=4, kv_heads=2, head_dim=64, inner=512, vocab=640, dtype=HALF)
+    spec = Qwen3Spec(
+        width=256, layers=3, heads=4, kv_heads=2, head_dim=64, inner=512, vocab=640, positions=1024, dtype=HALF
+    )
     folders: list[Path] = [write_qwen3(root / "embedder", spec), write_qwen3(root / "other", spec)]
     causal = CausalSpec(dtype=HALF, width=256)
     folders.append(write_qwen3_reranker(root / "reranker", causal, shelf.tokenizer("qwen3-chat")))
@@ -49,7 +51,7 @@ def items(card: ModelCard, model: int, seed: int) -> list[Item]:
 def test_models_with_graphs_in_one_memory_answer_what_each_does_alone(cards: list[ModelCard]) -> None:
     rows = [(card, ModelSettings(dtype="bfloat16")) for card in cards]
     engine, _ = load_engines(rows, EngineSettings(device="cuda", max_batch_tokens=1024), show_progress=False)
-    alone = [Pipeline(card.folder, CUDA, HALF, dtype="bfloat16") for card in cards]
+    alone = [Pipeline(card.folder, CUDA, HALF) for card in cards]
     with engine:
         fleet = engine._loop._runner
         assert isinstance(fleet, Fleet)
