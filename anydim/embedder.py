@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from anydim.engine.resident import CHUNK, Resident
 from anydim.intake.intake import Intake
 from anydim.intake.request import EmbedRequest, InputType, Truncate, choice
+from anydim.resident import CHUNK, Resident
 from anydim.types import OutputDtype
 
 _ARRAYS: Final = (np.ndarray, np.integer, tuple)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from anydim.engine.resident import CHUNK, Resident
 from anydim.errors import InvalidRequest
 from anydim.intake.request import ScoreRequest, Truncate, choice
 from anydim.intake.scoring import ScoreIntake
+from anydim.resident import CHUNK, Resident
 from anydim.types import Float32Array
 
 

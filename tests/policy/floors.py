@@ -13,10 +13,13 @@ from .sources import PACKAGE, Source, run_probe
 
 LEVEL: Final = MappingProxyType({"api": 1, "intake": 2, "engine": 3, "models": 4, "kernels": 4, "heads": 5})
 GROUND: Final = frozenset({"setting", "sources", "types", "errors", "config", "logs", "progress", "version"})
+DRAWS: Final = "engine"
+"""The floor that may draw bars, for what only its process sees: the weights that come."""
+
 BARE: Final = "__init__"
 ENTRANCES: Final = frozenset(
     {"cli", "offline", "retrieval", "quality", "integrations", "deploy"}
-    | {"embedder", "reranker", "testing", "launch_server", "__main__", BARE}
+    | {"embedder", "reranker", "resident", "testing", "launch_server", "__main__", BARE}
 )
 UNITS: Final = frozenset(LEVEL) | GROUND | ENTRANCES
 LIGHT_FOLDERS: Final = ("api", "intake")
@@ -46,6 +49,8 @@ def unit_of(path: str) -> str:
 
 def objection(importer: str, target: str) -> str:
     """Why `importer` may not import `target`; empty when it may."""
+    if target == "progress" and importer in LEVEL and importer != DRAWS:
+        return f"{importer} draws a bar; take a function to call, and let an entrance or the {DRAWS} draw"
     if importer in ENTRANCES or target in GROUND or importer == target:
         return ""
     if target == BARE:

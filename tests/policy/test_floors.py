@@ -30,6 +30,7 @@ def test_light_modules_load_without_torch(paths: list[str]) -> None:
         ("engine/x.py", "import anydim.intake.prompts"),
         ("models/x.py", "    from anydim.engine.queue import Queue"),
         ("kernels/x.py", "from anydim.models import layers"),
+        ("models/x.py", "from anydim.progress import progress_bar"),
         ("heads/x.py", "from anydim.models.qwen3 import Qwen3"),
         ("heads/x.py", "from anydim.kernels.pool import pool"),
         ("api/x.py", "from anydim.cli.main import app"),

@@ -1,6 +1,7 @@
 """Resident: one model and its engine in this process, opened, asked and closed. What Embedder and Reranker share.
 
-It knows settings, the registry and the engine; it knows neither requests nor vectors nor scores.
+An entrance: it composes settings, the registry and the engine, and draws a bar for who waits. It knows neither requests
+nor vectors nor scores.
 """
 
 from __future__ import annotations
