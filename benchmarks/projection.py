@@ -1,8 +1,7 @@
-"""What does a rotation fitted on documents gain on documents that it did not see, and what does it cost to serve?
+"""What does a rotation fitted on documents gain on documents that it did not see?
 
 Run: python -m benchmarks.projection [--models minilm starter] [--corpora science tools manuals] [--out FOLDER]
      python -m benchmarks.projection --first-seed 3 --seeds 5
-     python -m benchmarks.projection --part cost --models minilm
 
 Three corpora that the project builds itself (benchmarks/embedded.py): docstrings of scientific packages, docstrings of
 tools, and the manual pages of a Debian system. Three fifths of the pages are fitted on; the others are searched with
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,17 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anydim import Embedder
-from anydim.heads.dimension import rotate
-from anydim.models.rotation import Rotation, write_rotation
 from anydim.quality.forms import Form, Rows
 from anydim.quality.ranking import Ranking
 from anydim.quality.rotations import METHODS, by_moment
 from anydim.types import OutputDtype
 from benchmarks import report
-from benchmarks.corpus import Corpus
 from benchmarks.embedded import CORPORA, embedded
-from benchmarks.texts import folder_of
 
 _DIMS: Final = (32, 64, 96, 128, 192, 256, 320, 384)
 _DTYPES: Final = (OutputDtype.FLOAT32, OutputDtype.INT8, OutputDtype.BINARY)
@@ -46,8 +39,6 @@ _FITTED_ON: Final = 0.6
 _GAIN: Final = 1.5  # nDCG points above svd, at few components, on average
 _LOSS: Final = 0.5  # nDCG points below the better of svd and truncation, anywhere
 _FEW: Final = (32, 64)
-_PASSES: Final = 15
-_TEXTS: Final = 256
 
 
 def half_whitening(rows_ND: Tensor) -> Tensor:
@@ -139,61 +130,9 @@ def _split_by_split(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def cost(model: str) -> list[dict[str, Any]]:
-    """CPU seconds of the same texts through one Embedder with a rotation and one without, in turn."""
-    folder = folder_of(model)
-    corpus = Corpus("en")
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "rotation.safetensors"
-        with Embedder(str(folder), show_progress=False, threads=1) as plain:
-            width = plain.card.width
-            turn_DD, _ = torch.linalg.qr(torch.randn(width, width))
-            write_rotation(file, Rotation(turn_DD))
-            with Embedder(str(folder), show_progress=False, threads=1, projection=str(file)) as turned:
-                shares, plain_seconds = _shares(plain, turned, corpus)
-    return [
-        {
-            "model": model,
-            "texts": _TEXTS,
-            "passes": _PASSES,
-            "product_percent": 100 * _product(width) / plain_seconds,
-            "cost_percent_median": 100 * (statistics.median(shares) - 1),
-            "cost_percent_quartiles": [100 * (share - 1) for share in statistics.quantiles(shares, n=4)[::2]],
-        }
-    ]
-
-
-def _product(width: int) -> float:
-    """CPU seconds of the rotation itself for the texts of a pass, on one thread."""
-    rows_ND, turn_DD = torch.randn(_TEXTS, width), torch.randn(width, width)
-    times = []
-    for _ in range(50):
-        began = time.process_time()
-        rotate(rows_ND, turn_DD)
-        times.append(time.process_time() - began)
-    return statistics.median(times)
-
-
-def _shares(plain: Embedder, turned: Embedder, corpus: Corpus) -> tuple[list[float], float]:
-    """CPU time with a rotation as a share of that without, pass by pass, and the seconds without."""
-    shares, seconds = [], []
-    for number in range(_PASSES + 1):
-        texts = corpus.lines(_TEXTS)
-        order = (plain, turned) if number % 2 else (turned, plain)
-        spent = {}
-        for embedder in order:
-            began = time.process_time()
-            embedder.embed(texts, output_dim=64)
-            spent[id(embedder)] = time.process_time() - began
-        shares.append(spent[id(turned)] / spent[id(plain)])
-        seconds.append(spent[id(plain)])
-    return shares[1:], statistics.median(seconds[1:])
-
-
 def main() -> None:
     """Parse the command line, measure, publish."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["gain", "cost"], default="gain")
     parser.add_argument("--models", nargs="*", default=["minilm", "starter"])
     parser.add_argument("--corpora", nargs="*", default=list(CORPORA))
     parser.add_argument("--pages", type=int, default=4000)
@@ -206,9 +145,6 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, default=Path("build/vectors"), help="folder that keeps the vectors")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    if options.part == "cost":
-        report.publish("projection-cost", [row for model in options.models for row in cost(model)], options.out)
-        return
     dtypes = [OutputDtype(name) for name in options.dtypes]
     rows = [
         row

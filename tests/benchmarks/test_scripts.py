@@ -22,6 +22,7 @@ from benchmarks import (
     ours,
     parallel,
     profile,
+    projection_cost,
     serve,
     soak_engine,
     start,
@@ -125,6 +126,31 @@ def test_profile(script: Script, tmp_path: Path) -> None:
     [single] = [row for row in rows if "host_share" in row]
     assert single["busy_ms"] + single["between_kernels_ms"] == pytest.approx(single["device_ms"])
     assert sorted(path.name for path in traces.iterdir()) == ["16x16.json", "single8.json"]
+
+
+@pytest.mark.parametrize("flags", [(*TINY, "--cases", "4x8", "single8"), ("--models", "minilm")])
+def test_projection_cost(script: Script, flags: tuple[str, ...]) -> None:
+    rows = script(projection_cost.main, *flags, "--seconds", "0", "--least-rounds", "3")["rows"]
+    assert [row["case"] for row in rows] == (["4x8", "single8"] if "--cases" in flags else ["16 lines"])
+    for row in rows:
+        assert row["rounds"] == 3
+        assert row["cost_low"] <= row["cost_percent"] <= row["cost_high"]
+        assert row["bar"] in ("met", "missed", "not told")
+
+
+@pytest.mark.parametrize(
+    ("share", "again", "bar"), [(1.004, 1.0, "met"), (1.02, 1.0, "missed"), (1.0, 1.03, "not told")]
+)
+def test_a_projections_cost_is_judged_beside_what_the_machine_makes_up(share: float, again: float, bar: str) -> None:
+    draw = np.random.default_rng(0)
+    rounds = projection_cost.Rounds()
+    for machine in draw.uniform(0.5, 1.5, 400):  # as fast as it happens to be in a round
+        for name, kind in {"without": 1.0, "with": share, "without again": again, "with again": share * again}.items():
+            rounds.taken[name].append(machine * kind * draw.normal(1, 0.01))
+    found = projection_cost.verdict(rounds)
+    assert found["bar"] == bar
+    assert found["cost_low"] < 100 * (share - 1) < found["cost_high"]
+    assert found["control_without"] == pytest.approx(100 * (again - 1), abs=0.5)
 
 
 def test_start(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
