@@ -127,18 +127,21 @@ class Loop:
         Raises:
             AnydimError: as Queue.put.
         """
-        if not self._turn.acquire(blocking=False):
-            self._queue.put(ticket)
-            return
+        held: list[bool] = []
         try:
-            alone = not self._is_due() and not self._queue.texts
+            # One call, since Ctrl-C comes between two: the lock is never taken without a note of it.
+            held.extend(map(self._turn.acquire, (False,)))
+            alone = held[0] and not self._is_due() and not self._queue.texts
             self._queue.put(ticket, wake=not alone)
             if alone:
                 self._step_alone()
         finally:
-            self._turn.release()
-            if self._is_due() or self._queue.texts:
-                self._queue.wake()
+            if True in held:
+                try:
+                    if self._is_due() or self._queue.texts:
+                        self._queue.wake()
+                finally:
+                    self._turn.release()
 
     def _is_due(self) -> bool:
         """Whether there is something to do for the loop's thread, though nothing waits."""
