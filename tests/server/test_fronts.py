@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import itertools
 import json
 import signal
 import threading
@@ -10,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -84,6 +87,66 @@ def test_the_limit_of_the_queue_is_one_for_all(server: ServerProcess) -> None:
     for thread in threads:
         thread.join(120)
     assert set(statuses) == {200, 429}
+
+
+def metrics_at(door: http.client.HTTPConnection) -> dict[str, float]:
+    """GET /metrics from one front end."""
+    door.request("GET", "/metrics", headers={"Authorization": "Bearer one"})
+    lines = door.getresponse().read().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def lines_to_two(server: ServerProcess) -> list[http.client.HTTPConnection]:
+    """Open connections to two front ends."""
+    found: dict[int, http.client.HTTPConnection] = {}
+
+    def are_two() -> bool:
+        line = http.client.HTTPConnection(urlsplit(server.address).netloc, timeout=60)
+        line.request("GET", "/health")
+        line.getresponse().read()
+        here = line.sock.getsockname()
+        for front in fronts_of(server):
+            if any(each.raddr == here for each in front.net_connections("tcp")):
+                found.setdefault(front.pid, line)
+        return len(found) == 2
+
+    server.until(are_two)
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """A process that stands still meanwhile."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+
+
+def test_equal_texts_that_come_through_different_front_ends_share_one_forward(server: ServerProcess) -> None:
+    (engine,) = children(server, "anydim.engine.worker")
+    doors = lines_to_two(server)
+    texts, ran = "anydim_engine_texts_total", "anydim_engine_batch_texts_sum"
+    shared, under_way = "anydim_engine_deduplicated_total", "anydim_http_requests_in_flight"
+    numbers = itertools.count()
+
+    def is_shared() -> bool:
+        """Two ask for a text that nobody has asked for before, and the engine stands still until both have."""
+        before = metrics_at(doors[0])
+        body = json.dumps({"input": f"one text through two doors {next(numbers)}"})
+        with stopped(engine):
+            for door in doors:
+                door.request("POST", "/v1/embeddings", body, {"Authorization": "Bearer one"})
+            server.until(lambda: server.metrics("one")[under_way] >= before[under_way] + 2)
+        first, second = (json.loads(door.getresponse().read())["data"][0]["embedding"] for door in doors)
+        assert first == second
+        server.until(lambda: metrics_at(doors[0])[texts] >= before[texts] + 2)  # counts come now and then
+        after = metrics_at(doors[0])
+        return [after[name] - before[name] for name in (ran, shared)] == [1, 1]
+
+    server.until(is_shared)
 
 
 def test_a_killed_front_end_is_replaced_and_the_others_go_on(server: ServerProcess) -> None:
