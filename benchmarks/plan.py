@@ -13,11 +13,13 @@ import argparse
 import importlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from anydim.engine.policy import Policy
+from anydim.offline.job import Job
 from anydim.types import OutputDtype
 from benchmarks import report
 from benchmarks.queueing import (
@@ -46,7 +48,7 @@ _QUEUE: Final = 1_000_000
 _DIMS: Final = (32, 64, 128, 256, 512, 1024, 2560)
 _DTYPES: Final = (OutputDtype.FLOAT32, OutputDtype.FLOAT16, OutputDtype.INT8, OutputDtype.BINARY)
 _LENGTHS: Final = (128, 512, 2048)
-_BYTES_A_TOKEN: Final = 4.2  # of English text in UTF-8
+_BYTES_A_TOKEN: Final = 4.2  # of English text in UTF-8, where nearly every character is one byte
 _DELAY: Final = (0.75e-3, 0.86)  # median and spread of what a request waits outside, of serve-4b on 2026-11-26
 _QUERY_SPREAD: Final = 0.5  # of the logarithm of a query's tokens
 _REPLICAS: Final = 4  # simulated at once; more would only share the same load a replica
@@ -118,6 +120,7 @@ def together(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             offer(clock, pick, poisson(rate, 0.0, 2.0, 1), draw)  # bulk runs in slices once there was short work
             queries = offer(clock, pick, poisson(rate, 2.0, 3 * options.seconds), draw)
             clock.run()
+            left = bulk.row()["tokens_per_s"]
             yield {
                 "precision": precision,
                 "gpus": gpus,
@@ -125,7 +128,8 @@ def together(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "slice_tokens": slice_tokens,
                 "p50_ms": queries.quantile(0.5),
                 "p99_ms": queries.quantile(0.99),
-                "document_tokens_per_s": bulk.row()["tokens_per_s"],
+                "document_tokens_per_s": left,
+                "gpus_for_both": math.ceil(options.documents * options.document_tokens / _DAY / (left * options.busy)),
             }
 
 
@@ -136,6 +140,21 @@ def _itself(engine: Engine) -> Engine:
 def _engine(clock: Clock, times: ServiceTimes, fronts: int, seed: int, slice_tokens: int = _SLICE) -> Engine:
     policy = Policy(batch_tokens=_BATCH, queue_tokens=_QUEUE, slice_tokens=slice_tokens)
     return Engine(clock, policy, times, jitter(*_DELAY, seed), fronts)
+
+
+def one_command(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What `anydim embed --ray` has on the machine of the command, for the documents of a day and of an hour."""
+    most = {each.name: each.default for each in fields(Job)}
+    of_characters = most["shard_characters"] / (options.document_tokens * _BYTES_A_TOKEN)
+    texts = min(most["shard_texts"], math.ceil(of_characters))
+    for hours in (24, 1):
+        documents = options.documents * hours / 24
+        yield {
+            "hours": hours,
+            "documents_a_shard": texts,
+            "shards": math.ceil(documents / texts),
+            "tb_twice_float32_2560": 2 * documents * _size(2560, OutputDtype.FLOAT32) / 1e12,
+        }
 
 
 def network(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -222,6 +241,7 @@ def main() -> None:
         "documents": list(document_gpus(options)),
         "queries": latencies,
         "together": list(together(options)),
+        "one command with --ray": list(one_command(options)),
         "network": list(network(options)),
         "storage, TB a day": stored,
         "cost, USD": list(cost(options)),

@@ -87,3 +87,7 @@ def test_the_plan_is_arithmetic() -> None:
     money = {row["dim"]: row for row in plan.cost(options)}
     assert money[1024]["a_month_of_float32_in_objects"] == pytest.approx(4096 * 0.02)
     assert money[32]["gpus_bfloat16"] == money[2560]["gpus_bfloat16"] == row["gpus"] * 48
+    day, hour = plan.one_command(options)
+    assert day["documents_a_shard"] == 7802  # so many fill a shard with characters, before it has its most texts
+    assert (day["shards"], hour["shards"]) == (128_173, 5_341)
+    assert day["tb_twice_float32_2560"] == pytest.approx(20.48)
