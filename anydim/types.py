@@ -109,6 +109,8 @@ class Item:
         model: the place of its model among the served ones; filled by intake.
         each_token: whether every token's state becomes a vector, in float32, instead of one vector for the text; filled
             by intake.
+        group: Items of different groups share neither a batch nor a forward; filled by who needs the batches of some
+            texts to depend on these texts alone.
     """
 
     ids: Int32Array
@@ -118,6 +120,7 @@ class Item:
     terms: Terms = ANY_TIME
     model: int = 0
     each_token: bool = False
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,10 +31,11 @@ from anydim.offline.embed import EmbedJob, EmbedWork
 from anydim.offline.job import Done, all_shards, check_output, finish_job
 from anydim.offline.records import STDIN, read_records
 from anydim.offline.shard_work import Facts
-from anydim.offline.shards import Parts, arrow
+from anydim.offline.shards import Parts
+from anydim.offline.writers import arrow
 
 _LOG: Final = logging.getLogger(__name__)
-_AT_ONCE: Final = 2  # shards in an actor's hands: one is tokenised while the engine has the other
+_AT_ONCE: Final = 2  # shards in an actor's hands: one is tokenised, or waits, while the engine has the other
 _MOST_TRIES: Final = 5  # of a shard; Ray would hand one that kills its actors to the next for ever
 _NEXT: Final = "the same command with --resume goes on"
 
@@ -141,7 +141,6 @@ class ShardActor:
         """
         self._embedder = Embedder(show_progress=False, **settings)
         self._work = EmbedWork(self._embedder, job)
-        self._turn = threading.Lock()
         self._tries = tries
         _compare(facts.identity, self._work.facts.identity)
 
@@ -156,8 +155,7 @@ class ShardActor:
             raise ComputeFailed(f"{_MOST_TRIES} actors died with {rows_named} in their hands")
         shard = self._work.prepare(number, records)
         try:
-            with self._turn:  # its batches must be its own
-                found = self._work.submit(shard).result()
+            found = self._work.submit(shard).result()
         except Unavailable as error:  # the device is lost: another process may have better luck
             _LOG.critical("%s", error)
             os._exit(1)

@@ -293,6 +293,9 @@ class Queue:
             key = self._shares.turn(keys, self._held.keys(), on_credit=bool(taken and is_mixed))
             work = lane.first(key)
             assert work is not None, "keys are those with work in this lane"
+            if taken and _kind(work) != _kind(taken[0]):
+                keys.discard(key)
+                continue
             if taken and work.length > room:
                 break
             # Who was cancelled has left already.
@@ -325,7 +328,7 @@ class Queue:
         own = slice_tokens if limits.per_token == 1.0 else max(_LEAST_SLICE, int(slice_tokens / limits.per_token))
         return min(most, own)
 
-    def _kind_of(self, lane: Lane, key: str) -> tuple[int, bool] | None:
+    def _kind_of(self, lane: Lane, key: str) -> tuple[int, bool, int] | None:
         work = lane.first(key)
         return None if work is None else _kind(work)
 
@@ -357,6 +360,6 @@ class Queue:
             del self._under_way[key]
 
 
-def _kind(work: Work) -> tuple[int, bool]:
+def _kind(work: Work) -> tuple[int, bool, int]:
     """What the works of a batch have in common."""
-    return work.item.model, work.item.each_token
+    return work.item.model, work.item.each_token, work.item.group

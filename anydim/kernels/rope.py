@@ -19,6 +19,9 @@ def rope_tables(head_dim: int, theta: float, max_positions: int, device: torch.d
 
     Angle of position p and frequency f: p * theta ** (-2 f / head_dim), computed in float32 as transformers does.
     """
+    if torch.device(device).type == "meta":  # where arithmetic would make torch import for three seconds
+        cos_PF, sin_PF = (torch.empty(max_positions, head_dim // 2, device=device) for _ in range(2))
+        return cos_PF, sin_PF
     exponent_F = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).float() / head_dim
     position_P = torch.arange(max_positions, dtype=torch.float32, device=device)
     angle_PF = position_P[:, None] * (1.0 / theta**exponent_F)[None, :]

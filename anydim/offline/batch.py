@@ -25,7 +25,8 @@ from anydim.errors import AnydimError, ConfigError, InvalidRequest
 from anydim.offline.job import Job
 from anydim.offline.records import Record
 from anydim.offline.shard_work import TERMS, Gained, Made, Shard, facts_of, shard_of
-from anydim.offline.shards import LINE, Failure, arrow, encode_shard
+from anydim.offline.shards import Failure, encode_shard
+from anydim.offline.writers import LINE, arrow
 from anydim.types import Item, Output
 
 URLS: Final = ("/v1/embeddings", "/embeddings")

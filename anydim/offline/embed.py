@@ -15,7 +15,8 @@ from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.offline.job import Job
 from anydim.offline.records import Record
 from anydim.offline.shard_work import TERMS, Made, Shard, facts_of, one_by_one, shard_of
-from anydim.offline.shards import ROW, SCALE, VECTOR, Failure, Width, encode_shard, vector_columns
+from anydim.offline.shards import Failure, Width, encode_shard, vector_columns
+from anydim.offline.writers import ROW, SCALE, VECTOR
 from anydim.types import Item, Output, OutputDtype
 
 

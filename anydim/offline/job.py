@@ -1,14 +1,15 @@
 """Job: one call of `anydim embed` or `anydim rerank`, from records to a file of what was made of them, by shards.
 
-A shard's texts are tokenised while the engine works on the shard before, sorted by length, and handed to the engine
-together and alone: its batches then depend on the shard and nothing else, so that a job that was stopped and goes on
-writes the same bytes. It knows records, shards and a Work; it knows no models and no command line.
+A shard's texts are tokenised while the engine works on the shards before, sorted by length, and handed to the engine as
+one group: its batches then depend on the shard and nothing else, so that a job that was stopped and goes on writes the
+same bytes. It knows records, shards and a Work; it knows no models and no command line.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from typing import Any, ClassVar
 from anydim.errors import AnydimError, ConfigError
 from anydim.offline.records import Reading, Record, is_input, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
-from anydim.offline.shards import FORMATS, ROW, Failure, Parts, arrow, sha256_of
+from anydim.offline.shards import Failure, Parts
+from anydim.offline.writers import ROW, WRITERS, arrow
 from anydim.types import Output
 
 
@@ -28,7 +30,7 @@ class Job:
 
     Attributes:
         inputs: files, folders, globs, addresses, or ``-``.
-        output: the file to write; its end says the format, see shards.FORMATS.
+        output: the file to write; its end says the format, see writers.WRITERS.
         reading: how rows are read.
         shard_texts: most texts of a shard: what a crash may lose.
         shard_characters: a shard of so many characters ends sooner, so that memory stays flat.
@@ -106,14 +108,15 @@ def run_job(work: Work, job: Job, progress: Callable[[Done], None]) -> Done:
     finished = parts.open(work.facts.identity, job.resume, job.overwrite)
     done = Done(dim=work.facts.dim)
     began = time.perf_counter()
-    for shard, found in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
-        parts.put(shard.number, work.encode(shard, found))
-        done.own_rows += len(shard.records)
-        done.texts += len(shard.items)
-        done.tokens += shard.tokens
-        done.seconds = time.perf_counter() - began
-        progress(done)
-    finish_job(job, parts, work.facts, done)
+    with parts.growing():
+        for shard, found in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
+            parts.put(shard.number, work.encode(shard, found))
+            done.own_rows += len(shard.records)
+            done.texts += len(shard.items)
+            done.tokens += shard.tokens
+            done.seconds = time.perf_counter() - began
+            progress(done)
+        finish_job(job, parts, work.facts, done)
     done.seconds = time.perf_counter() - began
     return done
 
@@ -126,8 +129,8 @@ def check_output(job: Job) -> None:
         InvalidRequest: an input is not there.
         MissingExtra: a package is missing.
     """
-    if job.output.suffix not in FORMATS:
-        raise ConfigError(f"{job.output}: the name must end in one of {', '.join(FORMATS)}")
+    if job.output.suffix not in WRITERS:
+        raise ConfigError(f"{job.output}: the name must end in one of {', '.join(WRITERS)}")
     for name in job.reading.keep:
         if name in job.columns:
             raise ConfigError(f"--keep-columns {name}: the output has a column {name} of its own; rename the field")
@@ -148,6 +151,7 @@ def all_shards(
         is_there = number in finished
         if is_there:
             parts.check(number, shard)
+            parts.found(number)
         yield number, shard, is_there
 
 
@@ -161,9 +165,9 @@ def finish_job(job: Job, parts: Parts, facts: Facts, done: Done) -> None:
     if not done.shards:
         parts.remove()
         raise ConfigError("the input holds no row")
-    parts.assemble(done.shards, done.rows)
+    digest = parts.assemble(done.shards, done.rows)
     done.failed = _leave_errors(job, parts.failures(done.shards))
-    _leave_manifest(job, facts, done)
+    _leave_manifest(job, facts, done, digest)
     parts.remove()
 
 
@@ -193,33 +197,38 @@ def _shards(records: Iterable[Record], most: int, characters: int) -> Iterator[l
 
 
 def _through(work: Work, pending: Iterator[tuple[int, list[Record]]]) -> Iterator[tuple[Shard, Sequence[Output]]]:
-    """Each shard with its Outputs. While the engine has one, the next is tokenised and the one before is written."""
+    """Each shard with its Outputs. While the engine has one the next waits there, so that it is never idle; meanwhile
+    the one after is tokenised and the one before is written.
+    """
     shards = (work.prepare(number, records) for number, records in pending)
+    running: deque[tuple[Shard, Future[list[Output]]]] = deque()
     with ThreadPoolExecutor(1, "anydim-tokenise") as pool:
-        running: tuple[Shard, Future[list[Output]]] | None = None
         following = pool.submit(next, shards, None)
         try:
             while shard := following.result():
                 following = pool.submit(next, shards, None)
-                before, running = _finished(running), None
                 try:
-                    running = shard, work.submit(shard)
+                    running.append((shard, work.submit(shard)))
                 except AnydimError:  # what was computed before is kept
-                    yield from before
+                    yield from _finished(running, 0)
                     raise
-                yield from before
-            yield from _finished(running)
-        except BaseException:  # Ctrl-C above all: the shard at hand is lost, and no other
-            if running is not None:
-                running[1].cancel()
+                yield from _finished(running, 1)
+            yield from _finished(running, 0)
+        except BaseException:  # Ctrl-C above all: the shards at hand are lost, and no other
+            for _, future in running:
+                future.cancel()
             raise
 
 
-def _finished(running: tuple[Shard, Future[list[Output]]] | None) -> list[tuple[Shard, Sequence[Output]]]:
-    if running is None:
-        return []
-    shard, future = running
-    return [(shard, future.result())]
+def _finished(
+    running: deque[tuple[Shard, Future[list[Output]]]], left: int
+) -> Iterator[tuple[Shard, Sequence[Output]]]:
+    """The first shards with their Outputs, until ``left`` are left."""
+    while len(running) > left:
+        shard, future = running[0]
+        outputs = future.result()
+        running.popleft()
+        yield shard, outputs
 
 
 def _leave_errors(job: Job, failures: Iterable[Failure]) -> int:
@@ -235,13 +244,13 @@ def _leave_errors(job: Job, failures: Iterable[Failure]) -> int:
     return count
 
 
-def _leave_manifest(job: Job, facts: Facts, done: Done) -> None:
+def _leave_manifest(job: Job, facts: Facts, done: Done, digest: str | None) -> None:
     manifest = {
         **facts.identity,
         "revision": facts.revision,
         "inputs": list(job.inputs),
         "output": job.output.name,
-        "output_sha256": None if job.output.suffix == ".lance" else sha256_of(job.output),
+        "output_sha256": digest,
         "rows": done.rows,
         "failed": done.failed,
         "shards": done.shards,

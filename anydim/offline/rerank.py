@@ -18,7 +18,8 @@ from anydim.intake.request import ScoreRequest, Truncate
 from anydim.offline.job import Job
 from anydim.offline.records import Fields, Reading, Record, text_of
 from anydim.offline.shard_work import TERMS, Made, Shard, facts_of, one_by_one, shard_of
-from anydim.offline.shards import ROW, SCORE, Failure, arrow, encode_shard
+from anydim.offline.shards import Failure, encode_shard
+from anydim.offline.writers import ROW, SCORE, arrow
 from anydim.reranker import Reranker
 from anydim.types import Item, Output
 

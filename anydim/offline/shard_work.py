@@ -1,7 +1,8 @@
 """Shard work: what every kind of job does with one shard, from its records to the bytes of its part of the output.
 
-A shard's texts are tokenised in chunks, put into an order, and handed to the engine together and alone. It knows models
-in this process and records; it knows no files, not which shard comes next, and not what is made of the Outputs.
+A shard's texts are tokenised in chunks, put into an order, and handed to the engine as one group, whose batches depend
+on nothing else. It knows models in this process and records; it knows no files, not which shard comes next, and not
+what is made of the Outputs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,7 +24,7 @@ from anydim.errors import AnydimError
 from anydim.models.card import ModelCard
 from anydim.models.identity import identity_of
 from anydim.offline.records import Record
-from anydim.offline.shards import sha256_of
+from anydim.offline.writers import sha256_of
 from anydim.types import Item, Output, Priority, Terms
 from anydim.version import VERSION
 
@@ -115,7 +116,7 @@ class Work(Protocol):
         ...
 
     def submit(self, shard: Shard) -> Future[list[Output]]:
-        """Hand a shard to the engine, which must have nothing else to do: so its batches depend on the shard alone."""
+        """Hand a shard to the engine."""
         ...
 
     def encode(self, shard: Shard, found: Sequence[Output]) -> Any:
@@ -150,7 +151,8 @@ def shard_of(
                 made[place] = found
     rows = [(place, index, item) for place, items in made.items() for index, item in enumerate(items)]
     rows.sort(key=lambda row: order(row[0], row[2]))
-    items, owners = [item for _, _, item in rows], [(place, index) for place, index, _ in rows]
+    items = [replace(item, group=number + 1) for _, _, item in rows]  # 0 is everybody else's
+    owners = [(place, index) for place, index, _ in rows]
     return Shard(number, records, items, owners, refused)
 
 

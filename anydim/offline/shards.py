@@ -12,28 +12,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
-import orjson
-from numpy.typing import NDArray
 
-from anydim.errors import AnydimError, ConfigError, MissingExtra
+from anydim.errors import AnydimError, ConfigError
+from anydim.offline.assembly import Assembly
 from anydim.offline.records import Record
+from anydim.offline.writers import ROW, SCALE, VECTOR, WRITERS, arrow, remove
 from anydim.types import Output, OutputDtype
-
-FORMATS: Final = (".parquet", ".jsonl", ".npy", ".arrow", ".lance")
-"""What an output may be, by the end of its name."""
-
-ROW, VECTOR, SCALE, SCORE, LINE = "row", "embedding", "scale", "score", "line"
-"""Columns: the number of the input's row, and what was made: vectors and scales of some, scores, or whole lines of an
-output that is nothing else.
-"""
 
 _LOG: Final = logging.getLogger(__name__)
 _TEXTS, _FAILURES = b"anydim.texts", b"anydim.failures"
@@ -89,6 +81,8 @@ class Parts:
         """The folder of an output; nothing is made yet."""
         self.output = output
         self.folder = output.with_name(output.name + ".parts")
+        self._made = output.with_name(output.name + ".tmp")
+        self._assembly: Assembly | None = None
 
     def open(self, job: Mapping[str, Any], resume: bool, overwrite: bool) -> frozenset[int]:
         """Begin or go on; the numbers of the shards that are there.
@@ -115,6 +109,12 @@ class Parts:
     def put(self, number: int, data: Any) -> None:
         """Keep a shard, as ``encode_shard`` makes it."""
         _write(self._shard(number), data)
+        self.found(number)
+
+    def found(self, number: int) -> None:
+        """A shard is there."""
+        if self._assembly is not None:
+            self._assembly.add(number)
 
     def check(self, number: int, records: Sequence[Record]) -> None:
         """Whether a finished shard came from these records.
@@ -130,15 +130,31 @@ class Parts:
         for number in range(count):
             yield from msgspec.convert(json.loads(self._meta(number)[_FAILURES]), list[Failure])
 
-    def assemble(self, count: int, rows: int) -> None:
-        """Put the shards of so many input rows together to the output, which appears whole or not at all."""
-        write = _WRITERS[self.output.suffix]
-        made = self.output.with_name(self.output.name + ".tmp")
-        _remove(made)
-        write(made, self._schema(count), lambda: (self._table(number) for number in range(count)), rows)
-        _settle(made)
-        _remove(self.output)
-        made.rename(self.output)
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Meanwhile the output grows with the shards, as far as that can be, and ``assemble`` has little left to do."""
+        self._assembly = Assembly(self._made, self.output.suffix, self._table)
+        try:
+            yield
+        finally:
+            self._assembly.stop()
+            self._assembly = None
+
+    def assemble(self, count: int, rows: int) -> str | None:
+        """Put the shards of so many input rows together to the output, which appears whole or not at all.
+
+        Returns:
+            The output's SHA-256; None where it is a folder.
+        """
+        digest = self._assembly.finish(count) if self._assembly is not None else None
+        if digest is None:
+            write = WRITERS[self.output.suffix]
+            remove(self._made)
+            digest = write(self._made, self._schema(count), lambda: map(self._table, range(count)), rows)
+        _settle(self._made)
+        remove(self.output)
+        self._made.rename(self.output)
+        return digest
 
     def remove(self) -> None:
         """Forget the shards."""
@@ -210,31 +226,6 @@ def digest(records: Iterable[Record]) -> str:
     return found.hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, or of a folder's files in the order of their names."""
-    found = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    found.update(block)
-    return found.hexdigest()
-
-
-def arrow() -> Any:
-    """pyarrow.
-
-    Raises:
-        MissingExtra: it is not installed.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.ipc
-    except ImportError:
-        raise MissingExtra("files of vectors need a package: pip install 'anydim[offline]'") from None
-    return pa
-
-
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     differs = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if differs:
@@ -270,96 +261,6 @@ def vector_columns(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
     return {VECTOR: lists, SCALE: pa.array([output.scale for output in outputs], pa.float32())}
 
 
-Tables = Callable[[], Iterator[Any]]
-
-
-def _cast(table: Any, schema: Any) -> Any:
-    return table.replace_schema_metadata(None).cast(schema)
-
-
-def _write_parquet(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetWriter(path, schema) as writer:
-        for table in tables():
-            writer.write_table(_cast(table, schema))
-
-
-def _write_arrow(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    pa = arrow()
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for table in tables():
-            writer.write_table(_cast(table, schema))
-
-
-def _write_jsonl(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    with path.open("wb") as file:
-        for table in tables():
-            if LINE in table.column_names:
-                file.writelines(table.column(LINE).to_pylist())
-                continue
-            if VECTOR not in table.column_names:
-                file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in table.to_pylist())
-                continue
-            vectors = _matrix(table)
-            others = table.drop_columns([VECTOR]).to_pylist()
-            for row, vector in zip(others, vectors, strict=True):
-                scale = {SCALE: row.pop(SCALE)} if SCALE in row else {}
-                line = {**row, VECTOR: vector, **scale}
-                file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
-
-
-def _write_npy(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    """Row i is row i of the input; those that failed are zeros among vectors, and NaN among scores."""
-    is_vector = VECTOR in schema.names
-    kind = schema.field(VECTOR if is_vector else SCORE).type
-    dtype = np.dtype((kind.value_type if is_vector else kind).to_pandas_dtype()).newbyteorder("<")
-    shape = (rows, kind.list_size) if is_vector else (rows,)
-    blank = dtype.type(0 if is_vector else np.nan)
-    done = 0
-    with path.open("wb") as file:  # a name without .npy at its end
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
-        for table in tables():  # a mapped array would stay in memory as it grows
-            places = table.column(ROW).to_numpy()
-            if len(places):
-                _write_blank(file, np.full(shape[1:], blank, dtype), places[0] - done)
-                block = np.full((places[-1] + 1 - places[0], *shape[1:]), blank, dtype)
-                block[places - places[0]] = _matrix(table) if is_vector else table.column(SCORE).to_numpy()
-                file.write(block.tobytes())
-                done = places[-1] + 1
-        _write_blank(file, np.full(shape[1:], blank, dtype), rows - done)
-
-
-def _write_blank(file: IO[bytes], row: NDArray[Any], count: int) -> None:
-    """So many rows that failed."""
-    for _ in range(count):
-        file.write(row.tobytes())
-
-
-def _write_lance(path: Path, schema: Any, tables: Tables, rows: int) -> None:
-    try:
-        import lancedb
-    except ImportError:
-        raise MissingExtra("Lance files need a package: pip install 'anydim[retrieval]'") from None
-    pa = arrow()
-    reader = pa.RecordBatchReader.from_batches(
-        schema, (batch for table in tables() for batch in _cast(table, schema).to_batches())
-    )
-    folder = path.with_name(path.name + ".db")
-    _remove(folder)
-    lancedb.connect(str(folder)).create_table("vectors", reader)
-    (folder / "vectors.lance").rename(path)
-    shutil.rmtree(folder)
-
-
-def _matrix(table: Any) -> NDArray[Any]:
-    column = table.column(VECTOR).combine_chunks()
-    size = column.type.list_size
-    found: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, size)
-    return found
-
-
 def _write(path: Path, data: Any) -> None:
     """A file that is there whole or not at all, also when the machine stops."""
     made = path.with_name(path.name + ".tmp")
@@ -375,21 +276,3 @@ def _settle(path: Path) -> None:
     for each in [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]:
         with each.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-_WRITERS: Final[Mapping[str, Callable[[Path, Any, Tables, int], None]]] = MappingProxyType(
-    {
-        ".parquet": _write_parquet,
-        ".jsonl": _write_jsonl,
-        ".npy": _write_npy,
-        ".arrow": _write_arrow,
-        ".lance": _write_lance,
-    }
-)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from anydim.engine.work import Ticket
 from anydim.errors import DeadlineExceeded, Overloaded, Unavailable
-from anydim.types import Output, Priority
-from tests.engine.queues import DONE, POLICY, site, sizes
+from anydim.types import Item, Output, Priority, Terms
+from tests.engine.queues import DONE, POLICY, Site, site, sizes
 
 submissions = st.lists(
     st.tuples(
@@ -97,6 +99,40 @@ def test_bulk_runs_in_full_batches_again_some_time_after_the_last_short_work() -
     assert sizes(here.take()) == [40, 40]
     here.clock.now += 60
     assert sizes(here.take()) == [40] * 5
+
+
+def put_group(here: Site, group: int, lengths: Sequence[int]) -> None:
+    """Texts of ones, so that equal lengths are equal texts."""
+    terms = Terms(Priority.LOW)
+    here.queue.put(
+        Ticket([Item(np.ones(length, np.int32), 32, terms=terms, group=group) for length in lengths], Future())
+    )
+
+
+def run_groups(groups: Sequence[tuple[Sequence[int], int]]) -> dict[int, list[list[int]]]:
+    """The batches of each group, where each comes after so many batches of those before."""
+    here, found, waiting = site(), defaultdict(list), [*enumerate(groups, 1)]
+    batches = 0
+    while waiting or here.queue.texts:
+        if waiting and (batches >= waiting[0][1][1] or not here.queue.texts):
+            group, (lengths, _) = waiting.pop(0)
+            put_group(here, group, lengths)
+            continue
+        taken = here.take()
+        assert len({work.item.group for work in taken.works}) == 1
+        found[taken.works[0].item.group].append(sizes(taken))
+        for work in taken.works:
+            here.queue.settle(work)
+        here.queue.done(taken)
+        batches += 1
+    return found
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.integers(0, 9)), max_size=5))
+def test_the_batches_of_a_group_depend_on_it_alone(groups: list[tuple[list[int], int]]) -> None:
+    together = run_groups(groups)
+    for group, (lengths, _) in enumerate(groups, 1):
+        assert together[group] == run_groups([(lengths, 0)])[1]
 
 
 @given(st.integers(1, 8), st.integers(1, 6))
