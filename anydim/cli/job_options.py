@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import click
 
-from anydim.engine.child import bound_product_caches
+from anydim.engine.child import SHAPES_OF_A_JOB, bound_product_caches
 
-_PRODUCT_SHAPES: Final = 128
 _OF_JOB: Final = ("inputs", "output", "shard_texts", "resume", "overwrite")
 
 
@@ -49,8 +48,8 @@ def shard_options() -> list[click.Parameter]:
 
 
 def spare_memory() -> None:
-    """Keep the code of few shapes of products, since a job's batches are large; before torch is imported."""
-    bound_product_caches(os.environ, _PRODUCT_SHAPES)
+    """Keep the code of few shapes of products; before torch is imported."""
+    bound_product_caches(os.environ, SHAPES_OF_A_JOB)
 
 
 def kept_of(given: dict[str, Any]) -> tuple[str, ...]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from anydim.engine.child import PRODUCT_CACHES, SHAPES_OF_A_JOB, bound_product_caches
 
 LOCAL: Final = "local"
 """The address of a cluster of this machine alone, which ends with the command."""
@@ -36,3 +39,12 @@ def prepare(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:
         os.environ.setdefault(_ON_OTHERS, "0")
+
+
+def runtime_of_actors(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What Ray sets for a job's processes before they import anything, on whichever machine: the bounds of what torch's
+    libraries keep on a CPU are those of the command, from its own environment where that says so.
+    """
+    variables = {name: environ[name] for name in PRODUCT_CACHES if name in environ}
+    bound_product_caches(variables, SHAPES_OF_A_JOB)
+    return {"env_vars": variables}

@@ -24,7 +24,7 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from anydim.deploy.cluster import clear_errors, connected, quiet
-from anydim.deploy.pool import LOCAL, Pool
+from anydim.deploy.pool import LOCAL, Pool, runtime_of_actors
 from anydim.embedder import Embedder
 from anydim.errors import ComputeFailed, ConfigError, Unavailable
 from anydim.offline.embed import EmbedJob, EmbedWork
@@ -69,7 +69,7 @@ def embed_on_ray(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progres
 
 
 def _run(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progress: Callable[[Done], None]) -> Done:
-    needs = {"num_cpus": pool.cpus, "num_gpus": pool.gpus}
+    needs = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": runtime_of_actors(os.environ)}
     facts: Facts = ray.get(ray.remote(**needs)(_facts).remote(settings, job))
     parts = Parts(job.output)
     finished = parts.open(facts.identity, job.resume, job.overwrite)

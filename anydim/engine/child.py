@@ -9,9 +9,15 @@ import asyncio
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
+
+PRODUCT_CACHES: Final = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""The variables that bound them."""
+
+SHAPES_OF_A_JOB: Final = 128
+"""Shapes of products whose code a job keeps: its batches are large."""
 
 Report = TypeVar("Report")
 
@@ -29,7 +35,7 @@ def bound_product_caches(variables: MutableMapping[str, str], shapes: int) -> No
 
     Each keeps that of 1024 shapes by default, 0.2 MiB a shape; new code takes 1 ms. Heard if torch comes later.
     """
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    for cache in PRODUCT_CACHES:
         variables.setdefault(cache, str(shapes))
 
 

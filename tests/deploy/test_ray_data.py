@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.ipc
 import pytest
@@ -68,6 +69,12 @@ def wanted(embedder: Embedder, job: EmbedJob) -> dict[str, bytes]:
     return taken(job)
 
 
+def bounds_of(process: psutil.Process) -> tuple[str, str]:
+    """How many shapes of products its libraries keep: oneDNN, and torch around it."""
+    told = process.environ()
+    return told.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", ""), told.get("LRU_CACHE_CAPACITY", "")
+
+
 def taken(job: EmbedJob) -> dict[str, bytes]:
     """The bytes of all that a job has left, which is then removed."""
     left = sorted(job.output.parent.glob("out.*"))
@@ -78,7 +85,12 @@ def taken(job: EmbedJob) -> dict[str, bytes]:
 
 
 def test_an_actor_that_is_killed_changes_nothing(
-    cluster: str, embedder: Embedder, starter_folder: Path, job: EmbedJob, wanted: dict[str, bytes]
+    cluster: str,
+    embedder: Embedder,
+    starter_folder: Path,
+    job: EmbedJob,
+    wanted: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def stop(done: Done) -> None:
         if done.shards > 3:
@@ -90,11 +102,15 @@ def test_an_actor_that_is_killed_changes_nothing(
     (parts / "shard-000001.arrow").unlink()  # actors finish in any order
     there = len(list(parts.glob("shard-*")))
     killed: list[int] = []
+    bounds: set[tuple[str, str]] = set()
     seen: list[Done] = []
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "77")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
 
     def kill_one(done: Done) -> None:
         seen.append(replace(done))
         if done.own_rows >= 3 * SHARD and not killed:
+            bounds.update(bounds_of(each) for each in processes_named(ACTOR))
             victim = processes_named(ACTOR)[0]
             killed.append(victim.pid)
             victim.kill()
@@ -102,6 +118,7 @@ def test_an_actor_that_is_killed_changes_nothing(
     settings = {"model": str(starter_folder), **SETTINGS}
     done = embed_on_ray(settings, replace(job, resume=True), Pool(address=cluster, actors=2), kill_one)
     assert killed
+    assert bounds == {("128", "77")}  # a job's own bound, and what the command's environment says
     assert taken(job) == wanted
     assert done.earlier_rows == there * SHARD
     assert (done.rows, done.failed, done.shards) == (ROWS + 1, 2, ROWS // SHARD + 1)

@@ -139,6 +139,15 @@ def test_its_answers_are_those_of_a_server(service: Service) -> None:
     assert (status, body["error"]["param"]) == (400, "output_dim")
 
 
+def test_the_engines_of_replicas_keep_the_code_of_as_many_products_as_those_of_a_server(service: Service) -> None:
+    replicas = processes_named(REPLICA)
+    engines = [child for each in replicas for child in each.children() if "anydim.engine.worker" in child.cmdline()]
+    assert len(engines) == len(replicas)
+    for engine in engines:
+        told = engine.environ()
+        assert (told["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], told["LRU_CACHE_CAPACITY"]) == ("512", "512")
+
+
 def test_two_updates_under_traffic_lose_no_request(service: Service, cluster: str) -> None:
     with traffic(service) as seen:
         assert wait_until(lambda: seen[384] > 0)
