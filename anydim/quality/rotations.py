@@ -3,8 +3,8 @@
 All are plain functions from rows to one matrix, so that serving costs one product whatever the way of fitting. Cosines
 of full vectors stay. It knows rows; it knows no model, no file and no judgement of what is better.
 
-Legend: N documents, D full dimension, K components that are learned, B documents of a batch, d components that are
-kept.
+Legend: N documents, D full dimension, H components of the head, K of them that are learned, B documents of a batch,
+d components that are kept, S components of a step, R components behind the head.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Progress = Callable[[str, int, int], None]
 Rotate = Callable[[Tensor, Progress], Tensor]
 
 _ROWS: Final = 65_536  # of a sum at a time
-_LEARNED: Final = 512  # most leading components that learning may mix
-_LEARNED_SHARE: Final = 5 / 6  # and most of the width: cuts from there on are those of the axes it starts from
+_HEAD: Final = 512  # most leading components that learning may mix
+_HEAD_SHARE: Final = 5 / 6  # and most of the width: cuts from there on hold what svd's hold
 _KEPT: Final = MappingProxyType(  # components at which neighbours shall be kept, and how much each of them counts
     {32: 1.0, 64: 1.0, 96: 1.0, 128: 1.0, 192: 2.0, 256: 2.0, 320: 2.0, 384: 2.0, 448: 2.0}
 )
@@ -40,6 +40,9 @@ _CENTRED: Final = 3.0  # how much it counts that leading components lie around z
 _LEADING: Final = 256
 _LEAST_VARIANCE: Final = 1e-9
 _FAR: Final = 1e9
+_STEP: Final = 32  # vectors are cut at multiples of it
+_SIGN_ROUNDS: Final = 30
+_SIGN_ROWS: Final = 10_000
 
 
 def by_moment(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
@@ -62,7 +65,7 @@ def by_spread(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
 
 
 def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
-    """A rotation learned from the axes of ``by_spread`` on: cut at several dimensions at once, documents shall keep the
+    """A rotation learned on from the axes of ``by_spread``: cut at several dimensions at once, documents shall keep the
     neighbours that they have at full width, with strong directions damped.
 
     Each step draws documents, takes their soft neighbours (a softmax over the cosines in the batch) after
@@ -72,15 +75,50 @@ def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tens
     Newton and Schulz' iteration after each step, so that full cosines stay. Source of the objective: stochastic
     neighbour embedding (Hinton and Roweis, 2002), here for a linear map.
 
+    Learning stays within the head, which is the strongest five sixths of the axes of ``by_moment``, and leaves its last
+    axis, that of what documents have in common, where it is. So a cut of the head, and every longer one, holds exactly
+    what that of ``by_moment`` holds: near the full width nothing tells documents apart better than all there is.
+
     Returns:
         float32 (D, D).
     """
-    axes_DD = by_spread(rows_ND)
-    learned = min(int(_LEARNED_SHARE * rows_ND.shape[1]), _LEARNED)
-    turned_NK = torch.cat([part_ND @ axes_DD[:, :learned] for part_ND in torch.split(rows_ND, _ROWS)])
+    head_DH, rest_DR = _head(rows_ND)
+    start_DK = head_DH[:, : max(head_DH.shape[1] - 1, 1)]
+    turned_NK = torch.cat([part_ND @ start_DK for part_ND in torch.split(rows_ND, _ROWS)])
     with one_thread_each():  # steps are many and small: threads would wait for each other longer than they work
         rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
-    return torch.cat([axes_DD[:, :learned] @ rotation_KK, axes_DD[:, learned:]], dim=1).contiguous()
+        rotation_KK = rotation_KK @ _for_signs(turned_NK, rotation_KK)
+    return torch.cat([start_DK @ rotation_KK, head_DH[:, start_DK.shape[1] :], rest_DR], dim=1).contiguous()
+
+
+def _head(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """The strongest axes, in the order of how documents spread along directions within them: (D, H); and the others."""
+    moment_DD = _moment(rows_ND)
+    axes_DD = _axes(moment_DD)
+    head = max(min(int(_HEAD_SHARE * len(axes_DD)), _HEAD), 2)
+    head_DH, mean_D = axes_DD[:, :head].double(), rows_ND.mean(dim=0, dtype=torch.float64)
+    inner_HH = _axes(head_DH.T @ (moment_DD - torch.outer(mean_D, mean_D)) @ head_DH)
+    return (head_DH @ inner_HH.double()).float(), axes_DD[:, head:]
+
+
+def _for_signs(rows_NK: Tensor, rotation_KK: Tensor) -> Tensor:
+    """A rotation within each step of components, after which signs say more: (K, K).
+
+    Vectors are cut between steps, so that no cosine of a cut vector changes; bits do, since they are signs. Rows are
+    brought near to the corners of a cube, by turns: the signs for a rotation, then the rotation for the signs. Source:
+    iterative quantization (Gong and Lazebnik, 2011).
+    """
+    draw = torch.Generator().manual_seed(0)
+    turned_NK = rows_NK[torch.randperm(len(rows_NK), generator=draw)[:_SIGN_ROWS]] @ rotation_KK
+    blocks = []
+    for part_NS in torch.split(turned_NK, _STEP, dim=1):
+        turn_SS, _ = torch.linalg.qr(torch.randn(part_NS.shape[1], part_NS.shape[1], generator=draw))
+        for _ in range(_SIGN_ROUNDS):
+            left_SS, _, right_SS = torch.linalg.svd(part_NS.T @ (part_NS @ turn_SS).sign())
+            turn_SS = left_SS @ right_SS
+        blocks.append(turn_SS)
+    turn_KK: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return turn_KK
 
 
 def half_whitened(rows_NK: Tensor) -> Tensor:

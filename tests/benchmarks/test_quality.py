@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +92,21 @@ def test_the_bar_goes_by_means_and_by_the_worst_place(gain: float, bar: str) -> 
     assert found["neighbours"] == bar
     rows[-1] |= {"d384": 49.4}
     assert projection.verdicts(rows)[-1]["bar"] == "missed"
+
+
+def test_a_loss_that_the_questions_cannot_tell_from_none_has_an_interval_around_it() -> None:
+    draw = np.random.default_rng(0)
+    shared_Q = draw.uniform(0, 100, 400)
+    rows = []
+    for way, loss in {"truncated": 20.0, "svd": 0.0, "close": 0.6, "far": 5.0}.items():
+        each = {f"d{dim}": shared_Q - loss + draw.normal(0, 10, 400) for dim in (32, 64, 96, 128, 192, 256, 320, 384)}
+        values = {key: float(values_Q.mean()) for key, values_Q in each.items()}
+        rows.append({"corpus": "c", "model": "m", "way": way, "dtype": "int8", **values, "each": each})
+    found = {row["verdict_on"]: row for row in projection.verdicts(rows)}
+    assert found["far"]["worst_low"] < found["far"]["worst"] < found["far"]["worst_high"] < -0.5
+    assert found["far"]["surely_missed"] == 8
+    assert found["close"]["surely_missed"] == 0
+    assert found["close"]["dtype"] == "int8"
 
 
 def test_half_whitening_evens_out_strengths() -> None:

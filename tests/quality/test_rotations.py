@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anydim.quality.rotations import METHODS, by_moment, by_spread
+from anydim.quality.rotations import METHODS, _for_signs, by_moment, by_neighbours, by_spread
 from tests.quality.rows import hidden_structure
 
 
@@ -54,3 +54,25 @@ def test_no_other_axes_hold_more_of_the_rows(seed: int, dim: int) -> None:
     )
     assert less <= held * (1 + 1e-5)
     assert held <= more * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.3])
+def test_near_the_full_width_cuts_of_the_learned_one_hold_what_those_of_svd_hold(common: float) -> None:
+    rows_ND = torch.nn.functional.normalize(hidden_structure(300, 96) + common)
+    learned_ND, plain_ND = rows_ND @ by_neighbours(rows_ND), rows_ND @ by_moment(rows_ND)
+    for dim in (80, 88, 96):
+        cut_Nd, plain_Nd = (torch.nn.functional.normalize(full_ND[:, :dim]) for full_ND in (learned_ND, plain_ND))
+        torch.testing.assert_close(cut_Nd @ cut_Nd.T, plain_Nd @ plain_Nd.T, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=5)
+@given(width=st.sampled_from([31, 64, 80]), seed=st.integers(0, 2**31))
+def test_what_makes_signs_say_more_changes_no_cut_between_steps(width: int, seed: int) -> None:
+    rows_NK = torch.nn.functional.normalize(torch.randn(400, width, generator=torch.Generator().manual_seed(seed)))
+    rows_NK = rows_NK * 0.9 ** torch.arange(width)
+    turned_NK = rows_NK @ _for_signs(rows_NK, torch.eye(width))
+    for dim in (*range(32, width, 32), width):
+        plain_Nd, turned_Nd = rows_NK[:, :dim], turned_NK[:, :dim]
+        torch.testing.assert_close(turned_Nd @ turned_Nd.T, plain_Nd @ plain_Nd.T, atol=1e-5, rtol=0)
+        far, farther = ((part_Nd - part_Nd.sign() * part_Nd.abs().mean()).norm() for part_Nd in (turned_Nd, plain_Nd))
+        assert far < farther
