@@ -56,6 +56,11 @@ def run_advise(settings: Settings, job: AdviseJob) -> None:
         line = _write(found, parts, job, data, folder)
     if not job.data.as_json:
         click.echo(_table(found, job.count))
+        if job.fitted and parts.rotation_DD is None:
+            rows = f"{len(parts.measured_N)} rows"
+            click.echo(
+                f"Fitted forms were left out: {rows} are too few to fit on; at least {evidence.LEAST} are needed."
+            )
         click.echo(f"{found.words}\nChart and all rows: {job.output / 'advise.html'}, advise.png and advise.json")
     click.echo(line)
 

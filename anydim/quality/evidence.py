@@ -26,7 +26,9 @@ from anydim.quality.pairs import Pairs
 from anydim.quality.ranking import Ranking, agreement, sampled
 from anydim.quality.rotations import Progress
 
-_LEAST: Final = 200  # rows that are worth a split
+LEAST: Final = 200
+"""Rows that are worth a split."""
+
 _MOST_FITTED: Final = 20_000
 
 
@@ -63,7 +65,7 @@ class Split:
 def split(rows_ND: Tensor, turn: Turn, seed: int = 0) -> Split:
     """All rows where nothing is fitted on them, else half of them; too few rows are not worth a fit."""
     count = len(rows_ND)
-    if not turn.wanted or turn.rotation_DD is not None or count < _LEAST:
+    if not turn.wanted or turn.rotation_DD is not None or count < LEAST:
         return Split(measured_N=np.arange(count), rotation_DD=turn.rotation_DD if turn.wanted else None, fitted_on=0)
     mixed_N = np.random.default_rng(seed).permutation(count)
     fitted = min(count // 2, _MOST_FITTED)

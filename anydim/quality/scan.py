@@ -1,7 +1,9 @@
 """Scan: how long one exact search takes on this machine, form by form, with plain array code over stored vectors.
 
 A part of the corpus is stored in the form and scanned for one query at a time; the time is scaled to the number of
-vectors that was asked for. A database may be faster or slower; the ratios are those of the bytes and the arithmetic.
+vectors that was asked for. Of a small corpus vectors are stored several times, since a scan of a few hundred says more
+about calls and threads than about a million. A database may be faster or slower; the ratios are those of the bytes and
+the arithmetic.
 
 Legend: N stored vectors, D full dimension, d components that are stored.
 """
@@ -33,10 +35,11 @@ class Scan:
         """Get ready.
 
         Args:
-            rows_ND: full rows; the first of them are scanned.
+            rows_ND: full rows; the first of them are scanned, again and again where they are few.
             count: vectors of the index that times are stated for.
         """
-        self._rows_ND = rows_ND[:STORED].float()
+        stored = max(min(STORED, count), 1)
+        self._rows_ND = rows_ND[torch.arange(stored) % len(rows_ND)].float()
         self._count = count
         self._stored: dict[OutputDtype, Tensor] = {}
         self._times: dict[tuple[int, OutputDtype], float] = {}

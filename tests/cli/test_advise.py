@@ -49,6 +49,16 @@ def test_stored_vectors_need_no_model(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "advise.json").read_text()) == found
 
 
+def test_a_corpus_that_is_too_small_for_a_fit_is_told_so(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", hidden_structure(120, WIDTH).numpy())
+    words = ("--corpus", str(tmp_path / "v.npy"), "-o", str(tmp_path / "out"), "--count", "3000")
+    done = invoke(*words)
+    assert not any(row["fitted"] for row in result_of(done)["rows"])
+    assert "120 rows are too few to fit on; at least 200 are needed" in done.output
+    assert all(row["search_ms"] > 0 for row in result_of(done)["rows"])
+    assert "too few to fit on" not in invoke(*words, "--no-fitted", "--no-time").output
+
+
 def test_labels_decide_where_there_are_some(tmp_path: Path) -> None:
     rows_ND = hidden_structure(150, WIDTH)
     corpus = parquet(tmp_path / "docs.parquet", id=[f"d{place}" for place in range(150)], embedding=rows_ND)
