@@ -3,8 +3,8 @@
 All are plain functions from rows to one matrix, so that serving costs one product whatever the way of fitting. Cosines
 of full vectors stay. It knows rows; it knows no model, no file and no judgement of what is better.
 
-Legend: N documents, D full dimension, H components of the head, K of them that are learned, B documents of a batch,
-d components that are kept, S components of a step, R components behind the head.
+Legend: N documents, D full dimension, H components of the head, K of them that are learned, R others, B documents of
+a batch, d components that are kept, S components of a step.
 """
 
 from __future__ import annotations
@@ -36,9 +36,6 @@ _RATE: Final = 2.5e-3
 _SOFT: Final = 0.05  # cosines are divided by it before the softmax
 _SHARPEN: Final = 2e-2  # rate at which sharpness is learned
 _WEAKEST: Final = 1e-3  # share of the strongest direction below which a direction is not made stronger
-_CENTRED: Final = 3.0  # how much it counts that leading components lie around zero
-_LEADING: Final = 256
-_LEAST_VARIANCE: Final = 1e-9
 _FAR: Final = 1e9
 _STEP: Final = 32  # vectors are cut at multiples of it
 _SIGN_ROUNDS: Final = 30
@@ -65,40 +62,44 @@ def by_spread(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
 
 
 def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tensor:
-    """A rotation learned on from the axes of ``by_spread``: cut at several dimensions at once, documents shall keep the
-    neighbours that they have at full width, with strong directions damped.
+    """A rotation learned so that documents, cut at several dimensions at once, keep the neighbours that they have at
+    full width, with strong directions damped.
 
     Each step draws documents, takes their soft neighbours (a softmax over the cosines in the batch) after
     half-whitening, and follows the gradient of the cross-entropy with the soft neighbours after each cut, summed over
-    the dimensions; how sharp the latter are is learned with it. Leading components are drawn towards a mean of zero, so
-    that their signs tell something where vectors become bits. The matrix is put back onto the orthogonal ones by
+    the dimensions; how sharp the latter are is learned with it. The matrix is put back onto the orthogonal ones by
     Newton and Schulz' iteration after each step, so that full cosines stay. Source of the objective: stochastic
     neighbour embedding (Hinton and Roweis, 2002), here for a linear map.
 
-    Learning stays within the head, which is the strongest five sixths of the axes of ``by_moment``, and leaves its last
-    axis, that of what documents have in common, where it is. So a cut of the head, and every longer one, holds exactly
-    what that of ``by_moment`` holds: near the full width nothing tells documents apart better than all there is.
+    Learning stays within the head, which is the strongest five sixths of the axes of ``by_moment``, and puts what
+    documents have in common behind what it learns. So all components before that lie around zero, whose signs then
+    tell something where vectors become bits; and a cut of the head, as every longer one, holds exactly what that of
+    ``by_moment`` holds, since near the full width little is lost with its weakest axes.
 
     Returns:
         float32 (D, D).
     """
-    head_DH, rest_DR = _head(rows_ND)
-    start_DK = head_DH[:, : max(head_DH.shape[1] - 1, 1)]
-    turned_NK = torch.cat([part_ND @ start_DK for part_ND in torch.split(rows_ND, _ROWS)])
+    learned_DK, rest_DR = _start(rows_ND)
+    turned_NK = torch.cat([part_ND @ learned_DK for part_ND in torch.split(rows_ND, _ROWS)])
     with one_thread_each():  # steps are many and small: threads would wait for each other longer than they work
         rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
         rotation_KK = rotation_KK @ _for_signs(turned_NK, rotation_KK)
-    return torch.cat([start_DK @ rotation_KK, head_DH[:, start_DK.shape[1] :], rest_DR], dim=1).contiguous()
+    return torch.cat([learned_DK @ rotation_KK, rest_DR], dim=1).contiguous()
 
 
-def _head(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """The strongest axes, in the order of how documents spread along directions within them: (D, H); and the others."""
+def _start(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """The axes that are learned, strongest first: (D, K); and behind them that of what is common and the weak ones."""
     moment_DD = _moment(rows_ND)
-    axes_DD = _axes(moment_DD)
-    head = max(min(int(_HEAD_SHARE * len(axes_DD)), _HEAD), 2)
-    head_DH, mean_D = axes_DD[:, :head].double(), rows_ND.mean(dim=0, dtype=torch.float64)
-    inner_HH = _axes(head_DH.T @ (moment_DD - torch.outer(mean_D, mean_D)) @ head_DH)
-    return (head_DH @ inner_HH.double()).float(), axes_DD[:, head:]
+    axes_DD = _axes(moment_DD).double()
+    head_DH = axes_DD[:, : max(min(int(_HEAD_SHARE * len(axes_DD)), _HEAD), 2)]
+    common_H = torch.nn.functional.normalize(head_DH.T @ rows_ND.mean(dim=0, dtype=torch.float64), dim=0)
+    common_HH = torch.outer(common_H, common_H)
+    without_HH = torch.eye(len(common_H), dtype=torch.float64) - common_HH
+    moment_HH = head_DH.T @ moment_DD @ head_DH
+    # What is common is taken out, and made the weakest of all by a strength below nothing.
+    inner_HH = _axes(without_HH @ moment_HH @ without_HH - moment_HH.trace() * common_HH).double()
+    turned_DD = torch.cat([head_DH @ inner_HH, axes_DD[:, len(common_H) :]], dim=1).float()
+    return turned_DD[:, : len(common_H) - 1], turned_DD[:, len(common_H) - 1 :]
 
 
 def _for_signs(rows_NK: Tensor, rotation_KK: Tensor) -> Tensor:
@@ -137,7 +138,6 @@ def _learn(rows_NK: Tensor, progress: Progress) -> Tensor:
     count, learned = rows_NK.shape
     dims = {dim: weight for dim, weight in _KEPT.items() if dim < learned} or {max(learned // 2, 1): 1.0}
     wanted_NK = half_whitened(rows_NK)
-    mean_K, spread_KK = rows_NK.mean(dim=0), torch.cov(rows_NK.T)
     draw = torch.Generator().manual_seed(0)
     rotation_KK = torch.eye(learned, requires_grad=True)
     sharpness = torch.full((len(dims),), math.log(1 / _SOFT), requires_grad=True)
@@ -146,7 +146,6 @@ def _learn(rows_NK: Tensor, progress: Progress) -> Tensor:
     for step in range(_STEPS):
         drawn_B = torch.randperm(count, generator=draw)[:_BATCH]
         loss = _loss(wanted_NK[drawn_B], rows_NK[drawn_B] @ rotation_KK, dims, sharpness.exp())
-        loss = loss + _CENTRED * _offset(mean_K @ rotation_KK, ((spread_KK @ rotation_KK) * rotation_KK).sum(dim=0))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -156,11 +155,6 @@ def _learn(rows_NK: Tensor, progress: Progress) -> Tensor:
             rotation_KK.copy_(_orthogonal(rotation_KK, 2))
         progress("learning", step + 1, _STEPS)
     return _orthogonal(rotation_KK.detach().double(), 8).float()
-
-
-def _offset(means_K: Tensor, variances_K: Tensor) -> Tensor:
-    """How far the leading components are from zero on average: what is common to all rows makes their signs useless."""
-    return (means_K.square() / variances_K.clamp_min(_LEAST_VARIANCE))[:_LEADING].mean()
 
 
 def _loss(wanted_BK: Tensor, turned_BK: Tensor, dims: Mapping[int, float], sharpness: Tensor) -> Tensor:

@@ -65,6 +65,14 @@ def test_near_the_full_width_cuts_of_the_learned_one_hold_what_those_of_svd_hold
         torch.testing.assert_close(cut_Nd @ cut_Nd.T, plain_Nd @ plain_Nd.T, atol=1e-4, rtol=0)
 
 
+def test_what_documents_have_in_common_comes_behind_what_is_learned() -> None:
+    common_D = torch.nn.functional.normalize(torch.ones(96), dim=0)
+    rows_ND = torch.nn.functional.normalize(hidden_structure(300, 96) * 0.5 + common_D)
+    turned_ND = rows_ND @ by_neighbours(rows_ND)
+    assert turned_ND.mean(dim=0)[:79].abs().max() < 1e-4
+    assert turned_ND.mean(dim=0)[79].abs() > 0.5
+
+
 @settings(max_examples=5)
 @given(width=st.sampled_from([31, 64, 80]), seed=st.integers(0, 2**31))
 def test_what_makes_signs_say_more_changes_no_cut_between_steps(width: int, seed: int) -> None:
