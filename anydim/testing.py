@@ -156,6 +156,10 @@ class Counting:
         self._table_VK = torch.from_numpy(_additions())
         self._width = width
 
+    def products(self) -> tuple[()]:
+        """None: it looks up and adds."""
+        return ()
+
     def __call__(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Hidden states (R, D): the counts of each row's own text up to its token."""
         if rows_R is None:

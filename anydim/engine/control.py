@@ -32,6 +32,7 @@ class Kind(enum.IntEnum):
     REPLAY = enum.auto()  # a forward by its CUDA graph
     CAPTURE = enum.auto()  # capture the CUDA graph of ``number`` tokens, and answer whether that went well
     DROP = enum.auto()  # let go of all CUDA graphs
+    MULTIPLY = enum.auto()  # the products of batches of up to ``number`` tokens
     END = enum.auto()
 
 
@@ -42,7 +43,7 @@ class Word:
     Attributes:
         kind: what.
         model: the place of the model among the served ones.
-        number: the tokens of a graph.
+        number: the tokens of a graph, or most tokens of a batch.
         batch: what is run; of its Items only their number crosses, and whether they want every token's state, since
             heads are the first rank's business.
     """

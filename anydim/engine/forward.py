@@ -9,9 +9,11 @@ block: a text's values and a flag.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +22,8 @@ from anydim.heads.pooling import pool, rows_needed
 from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typical_length
 from anydim.models.packed import Model
 from anydim.types import Pooling, Prefixes
+
+_STEP: Final = 1.03  # from one number of rows to the next one that is tried
 
 
 class Task(Protocol):
@@ -43,18 +47,18 @@ class Task(Protocol):
 class Forward:
     """Model and task, and the layouts that the model's attention wants."""
 
-    def __init__(self, model: Model, task: Task, itemsize: int, prune: bool = True) -> None:
+    def __init__(self, model: Model, task: Task, dtype: torch.dtype, prune: bool = True) -> None:
         """Hold a loaded model.
 
         Args:
             model: the packed forward.
             task: what is made of its states.
-            itemsize: bytes of a weight.
+            dtype: the precision of its states.
             prune: let only the rows that pooling reads leave the last layer; without it they are picked afterwards.
         """
         self.model = model
         self.task = task
-        self._itemsize = itemsize
+        self._dtype = dtype
         self._prune = prune
 
     def plan(
@@ -62,15 +66,28 @@ class Forward:
     ) -> AttentionPlan:
         """Lay out one batch; ``itemsize`` where its weights are upcast."""
         shape = tile_shape(
-            typical_length(lengths_B, prefixes), *self.model.head_counts, itemsize=itemsize or self._itemsize
+            typical_length(lengths_B, prefixes), *self.model.head_counts, itemsize=itemsize or self._dtype.itemsize
         )
         return make_plan(lengths_B, shape, prefixes=prefixes, dense=self.model.takes_dense)
 
     def slots(self, lengths_B: NDArray[np.int32], tokens: int, texts: int) -> AttentionPlan:
         """Lay out a batch in S = ``texts`` slots of ``tokens`` tokens together, as any such batch is laid out."""
-        shape = tile_shape(tokens, *self.model.head_counts, itemsize=self._itemsize, is_small=True)
+        shape = tile_shape(tokens, *self.model.head_counts, itemsize=self._dtype.itemsize, is_small=True)
         tiles = tile_bound(tokens, texts, shape)
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
+
+    def multiply(self, most: int, device: torch.device) -> None:
+        """Multiply up to ``most`` rows of zeros by the weights, so that the code for batches of all sizes is loaded.
+
+        The library behind products chooses among a hundred kernels by the number of rows, and loads each when it is
+        first asked for. For that it waits until the device has done everything: a batch that comes then holds up all.
+        """
+        products = self.model.products()
+        widths = {product.width for product in products}
+        zeros = {width: torch.zeros(most, width, dtype=self._dtype, device=device) for width in widths}
+        for rows in _row_counts(most):
+            for product in products:
+                product.run(zeros[product.width][:rows])
 
     def __call__(self, staged: Staged, widest: int) -> Tensor:
         """Float32 (B, E), each text's values and behind them whether they are finite."""
@@ -80,3 +97,12 @@ class Forward:
             hidden_RD = hidden_RD[rows_R]
         pooled_BD = pool(hidden_RD, self.task.pooling, staged.boundaries)
         return self.task(pooled_BD, staged.dims_B, staged.unit_B, widest)
+
+
+def _row_counts(most: int) -> Iterator[int]:
+    """Numbers of rows from 1 to ``most``, a few in a hundred apart."""
+    rows = 1
+    while rows < most:
+        yield rows
+        rows = max(rows + 1, int(_STEP * rows))
+    yield most

@@ -38,6 +38,7 @@ from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
 _LOG = logging.getLogger(__name__)
 _WARM_LENGTHS: Final = (8, 24, 128, 4096)  # one an attention tiling
 _SHORT: Final = 8
+_LEAST_DIM: Final = 128  # of what is compiled for itself; fewer components run as that many
 _UPCAST: Final = torch.float32.itemsize
 
 
@@ -103,7 +104,7 @@ class Runner:
         """
         self.device = device
         self.dtype = dtype
-        self._forward = Forward(model, task, dtype.itemsize, prune)
+        self._forward = Forward(model, task, dtype, prune)
         self._elsewhere = device.type == "cuda" and device.index != 0
         self._others = others
         self._graphs: GraphPool | None = None
@@ -128,6 +129,10 @@ class Runner:
             # So long a text would not run either. Where others wait for their part of a sum there is no going on.
             with suppress(*(() if self._others else (torch.OutOfMemoryError,))):
                 self._compile(min(length, longest), longest)
+        if self.device.type == "cuda":
+            self._compile_forms()
+            with suppress(*(() if self._others else (torch.OutOfMemoryError,))):
+                self._multiply(most_tokens)
         compiled = time.perf_counter()
         if graphs and self.device.type == "cuda":
             self._capture(self.make_graphs(most_tokens, longest), budget)
@@ -163,6 +168,20 @@ class Runner:
         self.finish(self.start(pack(items)))
         if self._shares and longest > LEAST_LENGTH:
             self.finish(self.start(_warm_sharing(length, self._forward.task.width)))
+
+    def _compile_forms(self) -> None:
+        """What vectors of each size and type need: sizes share code up to the next power of two."""
+        width = self._forward.task.width
+        dims = [width, *(_LEAST_DIM << step for step in range(8) if _LEAST_DIM << step < width)]
+        for dim in dims:
+            self.finish(self.start(pack([Item(np.zeros(1, np.int32), dim)])))
+            self.finish(self._send(pack([Item(np.zeros(1, np.int32), dim)]), dim))
+        if width >= _LEAST_DIM:
+            self.finish(self.start(pack([Item(np.zeros(1, np.int32), _LEAST_DIM, dtype) for dtype in OutputDtype])))
+
+    def _multiply(self, most: int) -> None:
+        self._tell(Kind.MULTIPLY, None, most)
+        self._forward.multiply(most, self.device)
 
     @torch.inference_mode()
     def probe(self, tokens: int, longest: int) -> None:
@@ -244,7 +263,9 @@ class Runner:
     def follow(self, word: Word) -> None:
         """Do what the first rank does, as it says; only the sums inside the model take notice of it."""
         batch = word.batch
-        if batch is None:
+        if word.kind is Kind.MULTIPLY:
+            self._forward.multiply(word.number, self.device)
+        elif batch is None:
             assert word.kind is Kind.DROP, "every other word comes with a batch"
             self._drop_graphs()
         elif word.kind is Kind.REPLAY:

@@ -20,7 +20,7 @@ from torch.nn.functional import embedding, gelu, layer_norm, relu, silu
 from anydim.errors import ModelError
 from anydim.kernels import Ops
 from anydim.models.card import Family
-from anydim.models.feed import plain_feed
+from anydim.models.feed import Product, plain_feed
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
 
@@ -118,6 +118,14 @@ class Bert(nn.Module):
         """The module and the name of the weight of each product."""
         for layer in self._layers:
             yield from ((layer, f"{name}_weight") for name in ("qkv", "out", "up", "down"))
+
+    def products(self) -> list[Product]:
+        """Each different product of a forward, those of the last layer's parts included."""
+        layer, width = self._layers[-1], len(self._layers[-1].out_bias)
+        parts = [slice(None), slice(width), slice(width, None)]
+        of_qkv = [(layer.qkv_weight[part], layer.qkv_bias[part]) for part in parts]
+        up, down = (layer.up_weight, layer.up_bias), (layer.down_weight, layer.down_bias)
+        return self.feed.products([*of_qkv, (layer.out_weight, layer.out_bias), up, down])
 
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Run the batch.

@@ -9,11 +9,11 @@ It knows no architecture. Shapes: T tokens, D hidden width, F gate and up column
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,18 @@ Operand = Tensor | Scaled
 
 EIGHT_BITS: Final = MappingProxyType({"fp8": torch.float8_e4m3fn, "int8": torch.int8})
 """The type of an operand's values behind each ``--quantization``."""
+
+
+class Product(NamedTuple):
+    """One product of a forward.
+
+    Attributes:
+        width: the columns I that it takes.
+        run: rows (T, I) to (T, O).
+    """
+
+    width: int
+    run: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +62,15 @@ class Feed:
     product_gelu: Callable[[Operand, Operand, Tensor | None], Tensor]
     dtype: torch.dtype | None = None
     around: Callable[[Feed], Feed] | None = None
+
+    def products(self, weights: Iterable[tuple[Operand, Tensor | None]]) -> list[Product]:
+        """The product by each weight, with its bias or None."""
+        return [
+            Product(weight.shape[1], partial(self._times, weight=weight, bias_O=bias_O)) for weight, bias_O in weights
+        ]
+
+    def _times(self, x_TI: Tensor, weight: Operand, bias_O: Tensor | None) -> Tensor:
+        return self.product(x_TI, weight, bias_O)
 
 
 class Quantizable(Protocol):

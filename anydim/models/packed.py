@@ -5,12 +5,14 @@ It knows nothing of any architecture. Legend: T tokens in the batch, R rows aske
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from anydim.kernels import AttentionPlan
+from anydim.models.feed import Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Model(Protocol):
     @property
     def takes_dense(self) -> bool:
         """Whether a dense kernel may take the whole blocks of long texts."""
+        ...
+
+    def products(self) -> Sequence[Product]:
+        """Each different product of a forward, those of the last layer's parts included."""
         ...
 
     def __call__(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:

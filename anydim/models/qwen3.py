@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from anydim.errors import ModelError
 from anydim.kernels import FEW_TOKENS, LEAST_HEAD_DIM, Ops, rope_tables
-from anydim.models.feed import Operand, plain_feed
+from anydim.models.feed import Operand, Product, plain_feed
 from anydim.models.packed import Packed
 from anydim.models.weights import Part, stacked
 
@@ -95,6 +95,15 @@ class Qwen3(nn.Module):
         """The module and the name of the weight of each product."""
         for layer in self._layers:
             yield from ((layer, name) for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"))
+
+    def products(self) -> list[Product]:
+        """Each different product of a forward, those of the last layer's parts included."""
+        layer, q_size = self._layers[-1], self._heads * self._head_dim
+        bias = layer.qkv_bias
+        parts = [slice(None), slice(q_size), slice(q_size, None)]
+        of_qkv = [(layer.qkv_proj[part], None if bias is None else bias[part]) for part in parts]
+        others = [(layer.o_proj, layer.o_bias), (layer.gate_up_proj, None), (layer.down_proj, None)]
+        return self.feed.products([*of_qkv, *others])
 
     def forward(self, batch: Packed, rows_R: Tensor | None = None) -> Tensor:
         """Run the batch.
