@@ -15,6 +15,7 @@ status and shape (see api/status.py).
     |- DeadlineExceeded         the time that the client gave has passed                      kind deadline
     |- Unavailable              the engine is starting, stopping, stuck or dead               kind unavailable
     |- ComputeFailed            the forward failed for this input                             kind failed
+    |- StorageFailed            a disk did not take what was written to it                  kind failed
     |- ConfigError              a flag, an environment variable or a file is wrong            kind config
     |- ModelError               a model folder or its download is wrong or unsupported        kind model
     |- MissingExtra             a feature needs a package that is not installed               kind missing_extra
@@ -105,6 +106,12 @@ class Unavailable(AnydimError):
 
 class ComputeFailed(AnydimError):
     """The forward failed for this input; others in the same batch are not affected."""
+
+    kind = "failed"
+
+
+class StorageFailed(AnydimError):
+    """A disk did not take what was written to it: it is full, or is not ours to write to."""
 
     kind = "failed"
 

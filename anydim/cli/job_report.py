@@ -51,6 +51,7 @@ def tell(done: Done, job: Job, made: str, noun: str) -> int:
     if done.failed:
         rows = "1 row has" if done.failed == 1 else f"{done.failed:,} rows have"
         click.echo(f"{rows} no {noun}; {job.output}.errors.jsonl says why", err=True)
+        click.echo(f"The first: {done.first_failure}", err=True)
     return 1 if done.failed else 0
 
 

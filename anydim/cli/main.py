@@ -9,6 +9,7 @@ Run: anydim --help
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,11 +31,11 @@ from anydim.cli.quality_options import (
     fit_job_of,
 )
 from anydim.cli.rerank_options import rerank_command, rerank_job_of
+from anydim.cli.signals import stopping_on_sigterm
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
 LATER: Final = ("bench",)
-INTERRUPTED: Final = 130
 
 _SERVE_EXAMPLES: Final = """\
 A flag goes before its ANYDIM_* variable, the variable before the file, the file before the default.
@@ -89,8 +90,9 @@ def clear_errors() -> Iterator[None]:
     except AnydimError as error:
         click.echo(f"Error: {error.message}", err=True)
         raise click.exceptions.Exit(2 if isinstance(error, ConfigError) else 1) from error
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(INTERRUPTED) from None
+    except KeyboardInterrupt as stopped:
+        number = next((each for each in stopped.args if isinstance(each, int)), signal.SIGINT)
+        raise click.exceptions.Exit(128 + number) from None
 
 
 def run_serve(config: Path | None, **given: Any) -> None:
@@ -132,7 +134,7 @@ def _run_search(config: Path | None, **given: Any) -> None:
 
 def _run_embed(config: Path | None, **given: Any) -> None:
     spare_memory()
-    with clear_errors():
+    with clear_errors(), stopping_on_sigterm():
         job, pool = job_of(given), pool_of(given)
         settings = read_settings(given, config)
         from anydim.cli.embed import run_embed
@@ -152,7 +154,7 @@ def _run_deploy_ray(config: Path | None, **given: Any) -> None:
 
 def _run_rerank(config: Path | None, **given: Any) -> None:
     spare_memory()
-    with clear_errors():
+    with clear_errors(), stopping_on_sigterm():
         job = rerank_job_of(given)
         settings = read_settings(given, config)
         from anydim.cli.rerank import run_rerank

@@ -22,11 +22,11 @@ def run_rerank(settings: Settings, job: RerankJob) -> int:
     Raises:
         AnydimError: as offline.job.run_job; or no model is named.
     """
-    check_output(job)
-    with_bar = settings.server.enable_tqdm
     model = {**changed(settings.model), **changed(settings.engine)}
     if "model" not in model:
         raise ConfigError("name a reranker: --model Qwen/Qwen3-Reranker-0.6B, or a local folder")
+    check_output(job)
+    with_bar = settings.server.enable_tqdm
     bar = drawn("Reranking", job, with_bar)
     with Reranker(**model, show_progress=with_bar) as reranker, bar as show:
         done = run_job(RerankWork(reranker, job), job, show)

@@ -27,8 +27,9 @@ from anydim.deploy.cluster import clear_errors, connected, quiet
 from anydim.deploy.pool import LOCAL, Pool, runtime_of_actors
 from anydim.embedder import Embedder
 from anydim.errors import ComputeFailed, ConfigError, Unavailable
+from anydim.offline.disk import clear_disk_errors
 from anydim.offline.embed import EmbedJob, EmbedWork
-from anydim.offline.job import Done, all_shards, check_output, finish_job
+from anydim.offline.job import Done, all_shards, check_output, finish_job, opened_parts
 from anydim.offline.records import STDIN, read_records
 from anydim.offline.shard_work import Facts
 from anydim.offline.shards import Parts
@@ -54,6 +55,7 @@ def embed_on_ray(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progres
         InvalidRequest: an input cannot be read at all, or a field is refused.
         MissingExtra: a package is missing.
         ComputeFailed: actors died too often.
+        StorageFailed: the disk is full, or does not take the output.
     """
     check_output(job)
     if STDIN in job.inputs:
@@ -71,30 +73,31 @@ def embed_on_ray(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progres
 def _run(settings: Mapping[str, Any], job: EmbedJob, pool: Pool, progress: Callable[[Done], None]) -> Done:
     needs = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "runtime_env": runtime_of_actors(os.environ)}
     facts: Facts = ray.get(ray.remote(**needs)(_facts).remote(settings, job))
-    parts = Parts(job.output)
-    finished = parts.open(facts.identity, job.resume, job.overwrite)
-    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-    shards = _dataset(job, finished).map_batches(
-        ShardActor,
-        fn_constructor_args=(settings, job, facts, tries),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            size=pool.actors,
-            max_tasks_in_flight_per_actor=_AT_ONCE,
-            max_concurrent_calls_per_actor=_AT_ONCE,
-            enable_true_multi_threading=True,
-        ),
-        **needs,
-    )
-    done, began = Done(dim=facts.dim), time.perf_counter()
-    for row in shards.iter_batches(batch_size=1, batch_format="pyarrow"):
-        _keep(row, parts, done)
+    with opened_parts(job, facts) as (parts, finished):
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
+        shards = _dataset(job, finished).map_batches(
+            ShardActor,
+            fn_constructor_args=(settings, job, facts, tries),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(
+                size=pool.actors,
+                max_tasks_in_flight_per_actor=_AT_ONCE,
+                max_concurrent_calls_per_actor=_AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
+            **needs,
+        )
+        done, began = Done(dim=facts.dim), time.perf_counter()
+        for row in shards.iter_batches(batch_size=1, batch_format="pyarrow"):
+            with clear_disk_errors(job.output):
+                _keep(row, parts, done)
+            done.seconds = time.perf_counter() - began
+            progress(done)
+        with clear_disk_errors(job.output):
+            finish_job(job, parts, facts, done)
         done.seconds = time.perf_counter() - began
-        progress(done)
-    finish_job(job, parts, facts, done)
-    done.seconds = time.perf_counter() - began
-    return done
+        return done
 
 
 def _keep(row: Any, parts: Parts, done: Done) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from anydim.embedder import Embedder
+from anydim.errors import AnydimError, InvalidRequest
 from anydim.intake.request import EmbedRequest, InputType, Truncate
 from anydim.offline.job import Job
 from anydim.offline.records import Record
@@ -83,11 +84,17 @@ class EmbedWork:
         return encode_shard(shard.records, sorted(good), columns, failures)
 
     def _make(self, records: Sequence[Record]) -> Sequence[Made]:
-        return one_by_one(self._items, records)
+        return [_of_a_row(made) if isinstance(made, AnydimError) else made for made in one_by_one(self._items, records)]
 
     def _items(self, records: Sequence[Record]) -> Sequence[Sequence[Item]]:
         items = self._embedder.intake.prepare(replace(self._request, inputs=[record.text for record in records]))
         return [[item] for item in items]
+
+
+def _of_a_row(refusal: AnydimError) -> AnydimError:
+    """What is said of the only text of a request, said of a row."""
+    told = refusal.message.replace("input[0]", "the text", 1)
+    return InvalidRequest(told.replace("send truncate end or start to have it cut", "have --truncate end cut it"))
 
 
 def in_words(dim: int, dtype: OutputDtype) -> str:

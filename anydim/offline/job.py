@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from anydim.errors import AnydimError, ConfigError
+from anydim.offline.disk import clear_disk_errors
 from anydim.offline.records import Reading, Record, is_input, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
 from anydim.offline.shards import Failure, Parts
@@ -67,6 +69,7 @@ class Done:
         earlier_rows: rows that earlier runs have done.
         own_rows: rows that this run has done.
         failed: rows of which nothing was made.
+        first_failure: the place of the first of them, and why.
         texts: texts (or pairs) that this run has given to the engine.
         tokens: tokens of these.
         seconds: since the run began.
@@ -77,6 +80,7 @@ class Done:
     earlier_rows: int = 0
     own_rows: int = 0
     failed: int = 0
+    first_failure: str = ""
     texts: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -101,14 +105,13 @@ def run_job(work: Work, job: Job, progress: Callable[[Done], None]) -> Done:
         ConfigError: the output does not fit, or something is in its way.
         InvalidRequest: an input cannot be read at all.
         MissingExtra: a package is missing.
+        StorageFailed: the disk is full, or does not take it.
     """
     check_output(job)
-    parts = Parts(job.output)
     records = read_records(job.inputs, job.reading)
-    finished = parts.open(work.facts.identity, job.resume, job.overwrite)
     done = Done(dim=work.facts.dim)
     began = time.perf_counter()
-    with parts.growing():
+    with clear_disk_errors(job.output), opened_parts(job, work.facts) as (parts, finished), parts.growing():
         for shard, found in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
             parts.put(shard.number, work.encode(shard, found))
             done.own_rows += len(shard.records)
@@ -121,11 +124,28 @@ def run_job(work: Work, job: Job, progress: Callable[[Done], None]) -> Done:
     return done
 
 
+@contextmanager
+def opened_parts(job: Job, facts: Facts) -> Iterator[tuple[Parts, frozenset[int]]]:
+    """The job's shards, which are its own meanwhile, and the numbers of those that are there already.
+
+    Raises:
+        ConfigError: as Parts.open.
+    """
+    parts = Parts(job.output)
+    try:
+        with clear_disk_errors(job.output):
+            finished = parts.open(facts.identity, job.resume, job.overwrite)
+        yield parts, finished
+    finally:
+        parts.release()
+
+
 def check_output(job: Job) -> None:
     """Whether the output can be written at all, before any work is done.
 
     Raises:
-        ConfigError: its name says no known format, it is one of the inputs, or a kept field is named like a column.
+        ConfigError: its name says no known format, it is one of the inputs, a kept field is named like a column, or
+            something is in its way.
         InvalidRequest: an input is not there.
         MissingExtra: a package is missing.
     """
@@ -137,6 +157,8 @@ def check_output(job: Job) -> None:
     if job.output.is_file() and is_input(job.output, job.inputs, job.reading):
         raise ConfigError(f"{job.output} is one of the inputs: name another output")
     arrow()
+    with clear_disk_errors(job.output):
+        Parts(job.output).check_way(job.resume, job.overwrite)
 
 
 def all_shards(
@@ -166,7 +188,7 @@ def finish_job(job: Job, parts: Parts, facts: Facts, done: Done) -> None:
         parts.remove()
         raise ConfigError("the input holds no row")
     digest = parts.assemble(done.shards, done.rows)
-    done.failed = _leave_errors(job, parts.failures(done.shards))
+    done.failed, done.first_failure = _leave_errors(job, parts.failures(done.shards))
     _leave_manifest(job, facts, done, digest)
     parts.remove()
 
@@ -231,17 +253,18 @@ def _finished(
         yield shard, outputs
 
 
-def _leave_errors(job: Job, failures: Iterable[Failure]) -> int:
-    """The errors file, where there is anything to say in it; how many rows failed."""
+def _leave_errors(job: Job, failures: Iterable[Failure]) -> tuple[int, str]:
+    """The errors file, where there is anything to say in it; how many rows failed, and the first of them."""
     errors = job.output.with_name(job.output.name + ".errors.jsonl")
-    count = 0
+    count, first = 0, ""
     with errors.open("wb") as file:
         for failure in failures:
             file.write(failure.line())
+            first = first or f"{failure.where}: {failure.error}"
             count += 1
     if not count:
         errors.unlink()
-    return count
+    return count, first
 
 
 def _leave_manifest(job: Job, facts: Facts, done: Done, digest: str | None) -> None:

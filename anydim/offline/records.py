@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -106,7 +107,7 @@ class Record:
 
     Attributes:
         row: its number through all inputs, from 0.
-        where: file and line or row, for people.
+        where: file and line, or row from 1 where there are no lines, for people.
         texts: what was taken from it; empty where there is a problem.
         problem: why it has no texts; empty where it has.
         kept: the fields to keep.
@@ -176,19 +177,21 @@ class _Source:
 def _numbered(sources: Sequence[_Source], reading: Reading) -> Iterator[Record]:
     number = 0
     for source in sources:
-        for line, row in enumerate(_rows(source, reading), 1):
-            yield _record(number, f"{source.name}:{line}", row, reading)
+        for line, row in _rows(source, reading):
+            yield _record(number, _printable(f"{source.name}:{line}"), row, reading)
             number += 1
 
 
 def _record(number: int, where: str, row: Row, reading: Reading) -> Record:
     if isinstance(row, str):
-        return Record(number, where, (), row, dict.fromkeys(reading.keep))
+        return Record(number, where, (), _printable(row), dict.fromkeys(reading.keep))
     kept = {name: row.get(name) for name in reading.keep}
     try:
+        for name, value in kept.items():
+            _check_utf8(value, name)
         return Record(number, where, reading.take(row), "", kept)
     except InvalidRequest as problem:
-        return Record(number, where, (), problem.message, kept)
+        return Record(number, where, (), _printable(problem.message), kept)
 
 
 def text_of(value: Any, name: str) -> str:
@@ -202,15 +205,27 @@ def text_of(value: Any, name: str) -> str:
         raise InvalidRequest(f"{name} {found}", name)
     if not value.strip():
         raise InvalidRequest(f"{name} is empty", name)
+    _check_utf8(value, name)
+    return value
+
+
+def _check_utf8(value: Any, name: str) -> None:
     try:
-        value.encode()
+        if isinstance(value, str):
+            value.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"{name} is not UTF-8", name) from None
-    return value
+
+
+def _printable(text: str) -> str:
+    """A text that can be written, whatever bytes came in place of characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _sources(given: str, wanted: Format) -> list[_Source]:
     if given == STDIN:
+        if sys.stdin is None:
+            raise InvalidRequest("standard input is closed: there is nothing to read from -", "inputs")
         return [_Source(None, STDIN, "stdin", wanted)]
     fsspec = _package("fsspec")
     try:
@@ -254,15 +269,18 @@ def _kind(path: str) -> str:
     return _SUFFIXES.get(suffixes[-1] if suffixes else "", "")
 
 
-def _rows(source: _Source, reading: Reading) -> Iterator[Row]:
+def _rows(source: _Source, reading: Reading) -> Iterator[tuple[int, Row]]:
+    """Every row with the number of its line; of Parquet, which has none, with that of the row, from 1."""
+    line = 0
     with _opened(source) as file:
         kind = source.format
         if kind == "auto":
             kind = "jsonl" if file.peek(1)[:1] == b"{" else "text"
         try:
-            yield from _READERS[kind](file, reading)
+            for line, row in _READERS[kind](file, reading):
+                yield line, row
         except (OSError, EOFError, UnicodeDecodeError) as error:
-            yield f"cannot be read from here on: {error}"
+            yield line + 1, f"cannot be read from here on: {error}"
 
 
 @contextmanager
@@ -278,48 +296,69 @@ def _opened(source: _Source) -> Iterator[io.BufferedReader]:
         yield lines
 
 
-def _read_jsonl(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
-    for line in file:
-        try:
-            row = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            yield f"is not JSON: {error}"
+def _read_jsonl(file: io.BufferedReader, reading: Reading) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            yield number, "is an empty line"
             continue
-        yield row if isinstance(row, dict) else "is not a JSON object"
+        try:
+            row = _decoded(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            yield number, f"is not JSON: {error}"
+            continue
+        yield number, row if isinstance(row, dict) else "is not a JSON object"
 
 
-def _read_csv(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+def _decoded(line: bytes) -> Any:
+    """JSON, and what Python writes as such: NaN, infinities, lone surrogates, numbers of any size; behind a BOM too.
+
+    Raises:
+        DecodeError, UnicodeDecodeError, RecursionError: it is neither.
+    """
+    try:
+        return msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(ValueError):
+            return json.loads(line.decode("utf-8-sig"))
+        raise
+
+
+def _read_csv(file: io.BufferedReader, reading: Reading) -> Iterator[tuple[int, Row]]:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     csv.field_size_limit(_MOST_FIELD)  # 128 KiB by default, which a document may well have
     rows = csv.DictReader(text)
     try:
         found = rows.fieldnames or ()
         if not set(reading.take.columns) & set(found):
-            yield f"the header has no column {' or '.join(reading.take.columns)}; it has {', '.join(found) or 'none'}"
+            columns = " or ".join(reading.take.columns)
+            yield 1, f"the header has no column {columns}; it has {', '.join(map(repr, found)) or 'none'}"
             return
-        yield from rows
+        for row in rows:
+            yield rows.line_num - sum(str(value).count("\n") for value in row.values()), row
     except csv.Error as error:
-        yield f"is not CSV from here on: {error}"
+        yield rows.line_num, f"is not CSV from here on: {error}"
     finally:
         text.detach()
 
 
-def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
+def _read_parquet(file: io.BufferedReader, reading: Reading) -> Iterator[tuple[int, Row]]:
     parquet = _package("pyarrow.parquet")
     import pyarrow as pa
 
+    done = 0
     try:
         table = parquet.ParquetFile(file, buffer_size=_BLOCK, pre_buffer=False)
         wanted = [name for name in (*reading.take.columns, *reading.keep) if name in table.schema_arrow.names]
         for batch in table.iter_batches(_ROWS, columns=wanted):
-            yield from batch.to_pylist()
+            yield from enumerate(batch.to_pylist(), done + 1)
+            done += len(batch)
     except pa.ArrowException as error:
-        yield f"is not Parquet from here on: {error}"
+        yield done + 1, f"is not Parquet from here on: {error}"
 
 
-def _read_text(file: io.BufferedReader, reading: Reading) -> Iterator[Row]:
-    for line in file:
-        yield {reading.take.columns[-1]: line.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")}
+def _read_text(file: io.BufferedReader, reading: Reading) -> Iterator[tuple[int, Row]]:
+    for number, line in enumerate(file, 1):
+        yield number, {reading.take.columns[-1]: line.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")}
 
 
 def _package(name: str) -> Any:
@@ -329,6 +368,6 @@ def _package(name: str) -> Any:
         raise MissingExtra("files of texts need a package: pip install 'anydim[offline]'") from None
 
 
-_READERS: Final[Mapping[str, Callable[[io.BufferedReader, Reading], Iterator[Row]]]] = MappingProxyType(
+_READERS: Final[Mapping[str, Callable[[io.BufferedReader, Reading], Iterator[tuple[int, Row]]]]] = MappingProxyType(
     {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet, "text": _read_text}
 )

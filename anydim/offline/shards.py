@@ -23,6 +23,7 @@ import numpy as np
 
 from anydim.errors import AnydimError, ConfigError
 from anydim.offline.assembly import Assembly
+from anydim.offline.disk import Claim, check_place
 from anydim.offline.records import Record
 from anydim.offline.writers import ROW, SCALE, VECTOR, WRITERS, arrow, remove
 from anydim.types import Output, OutputDtype
@@ -82,21 +83,21 @@ class Parts:
         self.output = output
         self.folder = output.with_name(output.name + ".parts")
         self._made = output.with_name(output.name + ".tmp")
+        self._claim = Claim(self.folder, output)
         self._assembly: Assembly | None = None
 
     def open(self, job: Mapping[str, Any], resume: bool, overwrite: bool) -> frozenset[int]:
-        """Begin or go on; the numbers of the shards that are there.
+        """Begin or go on; the numbers of the shards that are there. Nobody else may, until ``release``.
 
         Raises:
-            ConfigError: the output or an unfinished job is in the way, or the unfinished job is another one.
+            ConfigError: as ``check_way``, or the unfinished job is another one.
         """
-        if self.output.exists() and not overwrite:
-            raise ConfigError(f"{self.output} is there already; add --overwrite, or name another output")
-        if self.folder.exists() and not resume:
-            if not overwrite:
-                raise ConfigError(f"{self.folder} holds an unfinished job; add --resume to go on, or --overwrite")
-            shutil.rmtree(self.folder)
+        self.check_way(resume, overwrite)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim.take()
+        if not resume:
+            for old in [each for each in self.folder.iterdir() if each.name != self._claim.name]:
+                remove(old)
         told = self.folder / _JOB
         if told.exists():
             _compare(json.loads(told.read_text()), dict(job), self.folder)
@@ -105,6 +106,26 @@ class Parts:
                 shard.unlink()
             _write(told, json.dumps(job, indent=1, sort_keys=True).encode())
         return frozenset(int(path.stem.removeprefix("shard-")) for path in self.folder.glob("shard-*.arrow"))
+
+    def check_way(self, resume: bool, overwrite: bool) -> None:
+        """Whether something is in the way.
+
+        Raises:
+            ConfigError: the output or an unfinished job is, another command is at work on it, or it cannot be made.
+        """
+        check_place(self.output)
+        unfinished = self.folder.exists()
+        if unfinished:
+            self._claim.take()
+            self._claim.release()
+        if unfinished and not (resume or overwrite):
+            raise ConfigError(f"{self.folder} holds an unfinished job; add --resume to go on, or --overwrite")
+        if self.output.exists() and not overwrite and not (resume and unfinished):
+            raise ConfigError(f"{self.output} is there already; add --overwrite, or name another output")
+
+    def release(self) -> None:
+        """Let another command go on with it."""
+        self._claim.release()
 
     def put(self, number: int, data: Any) -> None:
         """Keep a shard, as ``encode_shard`` makes it."""
@@ -122,7 +143,14 @@ class Parts:
         Raises:
             ConfigError: it did not: the input is not what it was.
         """
-        if self._meta(number)[_TEXTS].decode() != digest(records):
+        try:
+            before = self._meta(number)[_TEXTS].decode()
+        except (arrow().ArrowException, KeyError) as error:
+            told = str(error).split("\n")[0]
+            raise ConfigError(
+                f"{self._shard(number)} is broken ({told}): remove it, and --resume makes it anew"
+            ) from error
+        if before != digest(records):
             raise ConfigError(f"the input has changed since {self._shard(number)} was written; start with --overwrite")
 
     def failures(self, count: int) -> Iterator[Failure]:
@@ -139,6 +167,7 @@ class Parts:
         finally:
             self._assembly.stop()
             self._assembly = None
+            remove(self._made)
 
     def assemble(self, count: int, rows: int) -> str | None:
         """Put the shards of so many input rows together to the output, which appears whole or not at all.
@@ -264,11 +293,15 @@ def vector_columns(outputs: Sequence[Output], width: Width) -> dict[str, Any]:
 def _write(path: Path, data: Any) -> None:
     """A file that is there whole or not at all, also when the machine stops."""
     made = path.with_name(path.name + ".tmp")
-    with made.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    made.rename(path)
+    try:
+        with made.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        made.rename(path)
+    except BaseException:  # a full disk is a little less full
+        made.unlink(missing_ok=True)
+        raise
 
 
 def _settle(path: Path) -> None:

@@ -181,9 +181,13 @@ def _write_lance(path: Path, schema: Any, tables: Tables, rows: int | None) -> N
     )
     folder = path.with_name(path.name + ".db")
     remove(folder)
-    lancedb.connect(str(folder)).create_table("vectors", reader)
-    (folder / "vectors.lance").rename(path)
-    shutil.rmtree(folder)
+    try:
+        lancedb.connect(str(folder)).create_table("vectors", reader)
+        (folder / "vectors.lance").rename(path)
+    except RuntimeError as error:  # a full disk, say
+        raise OSError(str(error).partition(", /")[0]) from error  # and where in its own source
+    finally:
+        remove(folder)
 
 
 def _matrix(table: Any) -> NDArray[Any]:

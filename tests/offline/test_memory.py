@@ -112,8 +112,11 @@ def test_what_a_job_holds_at_most_does_not_depend_on_its_rows(
     assert most(TIMES * FEW, resume=True) < 1.3 * few + MIB  # the scan of what is there, and the last step
 
 
-@pytest.mark.parametrize("output", ["out.parquet", "out.jsonl", "out.npy", "out.arrow", "out.lance"])
-def test_putting_the_shards_together_takes_the_memory_of_a_few(tmp_path: Path, output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "part"),
+    [("out.parquet", 0.5), ("out.jsonl", 0.5), ("out.npy", 0.5), ("out.arrow", 0.5), ("out.lance", 0.8)],
+)  # Lance has threads and buffers of its own
+def test_putting_the_shards_together_takes_the_memory_of_a_few(tmp_path: Path, output: str, part: float) -> None:
     count, width, parts = 64, 256, Parts(tmp_path / output)
     parts.open({}, resume=False, overwrite=False)
     block = [Output(np.random.default_rng(place).random(width, np.float32)) for place in range(1024)]
@@ -134,7 +137,7 @@ def test_putting_the_shards_together_takes_the_memory_of_a_few(tmp_path: Path, o
     seen.append(process.memory_info().rss)
     files = parts.output.rglob("*") if parts.output.is_dir() else [parts.output]
     assert sum(file.stat().st_size for file in files) >= 0.9 * count * MIB
-    assert max(seen) - seen[0] < count * MIB / 2
+    assert max(seen) - seen[0] < part * count * MIB
 
 
 def test_one_giant_row_group_is_read_piece_by_piece(tmp_path: Path) -> None:
