@@ -125,7 +125,7 @@ def _figure(advice: Advice, title: str) -> dict[str, Any]:
             | {"line": {"color": _GREY, "dash": "dot"}}
         ],
         "annotations": [
-            {"xref": "paper", "x": 0, "y": level, "text": f"{100 * advice.keep:g} % of full", "showarrow": False}
+            {"xref": "paper", "x": 0.01, "y": level, "text": f"{100 * advice.keep:g} % of full", "showarrow": False}
             | {"yanchor": "bottom", "xanchor": "left"}
         ],
     }
