@@ -71,24 +71,32 @@ def by_neighbours(rows_ND: Tensor, progress: Progress = lambda *_: None) -> Tens
     Newton and Schulz' iteration after each step, so that full cosines stay. Source of the objective: stochastic
     neighbour embedding (Hinton and Roweis, 2002), here for a linear map.
 
-    Learning stays within the head, which is the strongest five sixths of the axes of ``by_moment``, and puts what
-    documents have in common behind what it learns. So all components before that lie around zero, whose signs then
-    tell something where vectors become bits; and a cut of the head, as every longer one, holds exactly what that of
-    ``by_moment`` holds, since near the full width little is lost with its weakest axes.
+    Learning stays within the head, which is the strongest five sixths of the axes of ``by_moment``: a cut of the head,
+    as every longer one, holds exactly what that of ``by_moment`` holds, since near the full width little is lost with
+    its weakest axes. What documents have in common is left out of the learning and becomes one component, a step
+    before the end of the head, where cuts have room for it. So all other components lie around zero, and their signs
+    tell something where vectors become bits.
 
     Returns:
         float32 (D, D).
     """
-    learned_DK, rest_DR = _start(rows_ND)
+    learned_DK, common_D1, weak_DR = _start(rows_ND)
     turned_NK = torch.cat([part_ND @ learned_DK for part_ND in torch.split(rows_ND, _ROWS)])
+    before = _before_common(learned_DK.shape[1])
     with one_thread_each():  # steps are many and small: threads would wait for each other longer than they work
         rotation_KK = _learn(torch.nn.functional.normalize(turned_NK), progress)
-        rotation_KK = rotation_KK @ _for_signs(turned_NK, rotation_KK)
-    return torch.cat([learned_DK @ rotation_KK, rest_DR], dim=1).contiguous()
+        rotation_KK = rotation_KK @ _for_signs(turned_NK, rotation_KK, before)
+    learned_DK = learned_DK @ rotation_KK
+    return torch.cat([learned_DK[:, :before], common_D1, learned_DK[:, before:], weak_DR], dim=1).contiguous()
 
 
-def _start(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """The axes that are learned, strongest first: (D, K); and behind them that of what is common and the weak ones."""
+def _before_common(learned: int) -> int:
+    """How many learned components come before the common one, which ends a step: the last but one of the head."""
+    return learned // _STEP * _STEP - 1 if learned >= _STEP else learned
+
+
+def _start(rows_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The axes that are learned, strongest first: (D, K); that of what is common: (D, 1); and the weak ones: (D, R)."""
     moment_DD = _moment(rows_ND)
     axes_DD = _axes(moment_DD).double()
     head_DH = axes_DD[:, : max(min(int(_HEAD_SHARE * len(axes_DD)), _HEAD), 2)]
@@ -99,11 +107,13 @@ def _start(rows_ND: Tensor) -> tuple[Tensor, Tensor]:
     # What is common is taken out, and made the weakest of all by a strength below nothing.
     inner_HH = _axes(without_HH @ moment_HH @ without_HH - moment_HH.trace() * common_HH).double()
     turned_DD = torch.cat([head_DH @ inner_HH, axes_DD[:, len(common_H) :]], dim=1).float()
-    return turned_DD[:, : len(common_H) - 1], turned_DD[:, len(common_H) - 1 :]
+    learned_DK, common_D1, weak_DR = turned_DD.tensor_split((len(common_H) - 1, len(common_H)), dim=1)
+    return learned_DK, common_D1, weak_DR
 
 
-def _for_signs(rows_NK: Tensor, rotation_KK: Tensor) -> Tensor:
-    """A rotation within each step of components, after which signs say more: (K, K).
+def _for_signs(rows_NK: Tensor, rotation_KK: Tensor, before: int) -> Tensor:
+    """A rotation within each step of components, after which signs say more: (K, K). One more component comes behind
+    the first ``before``, and the steps are those of all of them.
 
     Vectors are cut between steps, so that no cosine of a cut vector changes; bits do, since they are signs. Rows are
     brought near to the corners of a cube, by turns: the signs for a rotation, then the rotation for the signs. Source:
@@ -112,7 +122,10 @@ def _for_signs(rows_NK: Tensor, rotation_KK: Tensor) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     turned_NK = rows_NK[torch.randperm(len(rows_NK), generator=draw)[:_SIGN_ROWS]] @ rotation_KK
     blocks = []
-    for part_NS in torch.split(turned_NK, _STEP, dim=1):
+    parts = [
+        part_NS for side in turned_NK.tensor_split((before,), dim=1) for part_NS in torch.split(side, _STEP, dim=1)
+    ]
+    for part_NS in parts:
         turn_SS, _ = torch.linalg.qr(torch.randn(part_NS.shape[1], part_NS.shape[1], generator=draw))
         for _ in range(_SIGN_ROUNDS):
             left_SS, _, right_SS = torch.linalg.svd(part_NS.T @ (part_NS @ turn_SS).sign())

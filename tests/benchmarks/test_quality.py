@@ -85,7 +85,7 @@ def test_a_figure_is_measured_once_and_a_torn_line_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("gain", "bar"), [(2.0, "met"), (1.0, "missed")])
 def test_the_bar_goes_by_means_and_by_the_worst_place(gain: float, bar: str) -> None:
-    dims = {f"d{dim}": 50.0 for dim in (32, 64, 96, 128, 192, 256, 320, 384)}
+    dims = {f"d{dim}": 50.0 for dim in range(32, 385, 32)}
     rows = [{"corpus": "c", "model": "m", "way": way, "dtype": "float32", **dims} for way in ("truncated", "svd")]
     rows.append({**rows[0], "way": "neighbours"} | {name: value + gain for name, value in dims.items()})
     found = {row["verdict_on"]: row["bar"] for row in projection.verdicts(rows)}
@@ -99,12 +99,12 @@ def test_a_loss_that_the_questions_cannot_tell_from_none_has_an_interval_around_
     shared_Q = draw.uniform(0, 100, 400)
     rows = []
     for way, loss in {"truncated": 20.0, "svd": 0.0, "close": 0.6, "far": 5.0}.items():
-        each = {f"d{dim}": shared_Q - loss + draw.normal(0, 10, 400) for dim in (32, 64, 96, 128, 192, 256, 320, 384)}
+        each = {f"d{dim}": shared_Q - loss + draw.normal(0, 10, 400) for dim in range(32, 385, 32)}
         values = {key: float(values_Q.mean()) for key, values_Q in each.items()}
         rows.append({"corpus": "c", "model": "m", "way": way, "dtype": "int8", **values, "each": each})
     found = {row["verdict_on"]: row for row in projection.verdicts(rows)}
     assert found["far"]["worst_low"] < found["far"]["worst"] < found["far"]["worst_high"] < -0.5
-    assert found["far"]["surely_missed"] == 8
+    assert found["far"]["surely_missed"] == 12
     assert found["close"]["surely_missed"] == 0
     assert found["close"]["dtype"] == "int8"
 
