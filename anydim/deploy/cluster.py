@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import ray
@@ -67,6 +67,13 @@ def clear_errors(what_next: str) -> Iterator[None]:
         if found is not None:
             raise found from None
         raise ComputeFailed(f"Ray gave up: {_first_line(error)}; {what_next}") from error
+
+
+def lack_of(wanted: Mapping[str, float]) -> str:
+    """What the cluster lacks now of so many GPUs and CPUs, for people; empty where it has them."""
+    has = ray.cluster_resources()
+    lacking = {kind: number for kind, number in wanted.items() if number > has.get(kind, 0)}
+    return ", ".join(f"{number:g} {kind}s of {has.get(kind, 0):g}" for kind, number in lacking.items())
 
 
 def quiet() -> None:

@@ -23,7 +23,7 @@ from ray import cloudpickle
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from anydim.deploy.cluster import clear_errors, connected, quiet
+from anydim.deploy.cluster import clear_errors, connected, lack_of, quiet
 from anydim.deploy.pool import LOCAL, Pool, runtime_of_actors
 from anydim.embedder import Embedder
 from anydim.errors import ComputeFailed, ConfigError, Unavailable
@@ -222,10 +222,7 @@ def _sized(pool: Pool, own_gpus: int) -> Pool:
     gpus = pool.gpus if pool.gpus is not None else own_gpus if has.get("GPU") else 0
     machines = sum(1 for node in ray.nodes() if node["Alive"])
     actors = pool.actors or max(1, int(has.get("GPU", 0) // gpus) if gpus else machines)
-    wanted = {"GPU": actors * gpus, "CPU": actors * pool.cpus}
-    lacking = {kind: number for kind, number in wanted.items() if number > has.get(kind, 0)}
-    if lacking:
-        told = ", ".join(f"{number:g} {kind}s of {has.get(kind, 0):g}" for kind, number in lacking.items())
+    if told := lack_of({"GPU": actors * gpus, "CPU": actors * pool.cpus}):
         if pool.address == LOCAL:
             raise ConfigError(f"{actors} actors need more than this machine has: {told}")
         _LOG.warning("%d actors need more than the cluster has now: %s; waiting for more machines", actors, told)

@@ -6,8 +6,10 @@ Needs the extra ray.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 import ray
 from ray import serve
@@ -15,14 +17,15 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import ApplicationStatus
 
 from anydim.config import ServerSettings, Settings
-from anydim.deploy.cluster import clear_errors, connected, quiet
+from anydim.deploy.cluster import clear_errors, connected, lack_of, quiet
 from anydim.deploy.pool import LOCAL
 from anydim.deploy.ray_serve import application
 from anydim.deploy.scaling import Scale
-from anydim.deploy.service import NAME
-from anydim.errors import ComputeFailed
+from anydim.deploy.service import NAME, gpus_of
+from anydim.errors import AnydimError, ComputeFailed, ConfigError
 
-_NEXT = "`serve status` and the logs of the replicas say more"
+_LOG: Final = logging.getLogger(__name__)
+_NEXT: Final = "`serve status` and the logs of the replicas say more"
 
 
 @contextlib.contextmanager
@@ -37,7 +40,9 @@ def running_service(settings: Settings, scale: Scale, address: str) -> Iterator[
     """
     with connected(address), clear_errors(_NEXT):
         quiet()
-        target = application(settings, _sized(scale))
+        scale = _sized(scale)
+        _check_room(settings, scale, address)
+        target = application(settings, scale)
         serve.start(proxy_location="EveryNode", http_options=_http(settings.server))
         _run(target)
         try:
@@ -52,11 +57,30 @@ def _sized(scale: Scale) -> Scale:
     return replace(scale, gpus=0) if scale.gpus is None and not ray.cluster_resources().get("GPU") else scale
 
 
+def _check_room(settings: Settings, scale: Scale, address: str) -> None:
+    """Say what Serve would wait for without a word.
+
+    Raises:
+        ConfigError: this machine alone is the cluster, and it has too little.
+    """
+    count = scale.min_replicas
+    if told := lack_of({"GPU": count * gpus_of(settings, scale), "CPU": count * scale.cpus}):
+        if address == LOCAL:
+            raise ConfigError(f"the replicas need more than this machine has: {told}; see --gpus and --cpus")
+        _LOG.warning("the replicas need more than the cluster has now: %s; waiting for more machines", told)
+
+
 def _run(target: object) -> None:
     try:
         serve.run(target, name=NAME, route_prefix="/")
     except RuntimeError as error:
-        raise ComputeFailed(f"the service has not started: {_why() or error}; {_NEXT}") from error
+        raise ComputeFailed(f"the service has not started: {_short(_why() or str(error))}; {_NEXT}") from error
+
+
+def _short(told: str) -> str:
+    """Of a traceback that ends with an error of ours its words; else all of it."""
+    ours = [line.partition(": ")[2] for line in told.splitlines() if line.startswith(f"{AnydimError.__module__}.")]
+    return ours[-1] if ours else told
 
 
 def _why() -> str:

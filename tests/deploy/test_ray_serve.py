@@ -21,12 +21,13 @@ import torch
 
 from anydim import Embedder
 from anydim.config import Settings, load_settings
+from anydim.deploy.pool import LOCAL
 from anydim.deploy.ray_run import running_service
 from anydim.deploy.ray_serve import Replica, app
 from anydim.deploy.scaling import Scale
 from anydim.deploy.service import NAME
 from anydim.engine.handle import Health
-from anydim.errors import Unavailable
+from anydim.errors import ComputeFailed, ConfigError, Unavailable
 from tests.deploy.conftest import processes_named, wait_until
 from tests.texts import SENTENCES
 
@@ -185,6 +186,28 @@ def test_a_killed_replica_is_replaced(service: Service) -> None:
 
     assert wait_until(is_answered)
     assert wait_until(lambda: bool({process.pid for process in processes_named(REPLICA)} - before), 60)
+
+
+def test_what_this_machine_has_not_is_said_in_place_of_waiting_for_it(service: Service) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"the replicas need more than this machine has: 128 CPUs of 2; see --gpus"),
+        running_service(service.settings(), Scale(cpus=64, gpus=0, min_replicas=2, max_replicas=2), LOCAL),
+    ):
+        pass
+
+
+def test_why_a_replica_does_not_start_is_said_without_its_traceback(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **options: Any) -> None:
+        raise RuntimeError(
+            "Deploying app failed: Traceback (most recent call last):\n  File x\nanydim.errors.ModelError: no"
+        )
+
+    monkeypatch.setattr("ray.serve.run", fails)
+    monkeypatch.setattr("anydim.deploy.ray_run._why", str)  # the service of the other tests goes on
+    with pytest.raises(ComputeFailed, match=r"^the service has not started: no; `serve status`"):
+        service.deploy(LOCAL)
 
 
 async def test_a_replica_is_healthy_while_its_engine_is_ready() -> None:
