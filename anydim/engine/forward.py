@@ -23,7 +23,7 @@ from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typ
 from anydim.models.packed import Model
 from anydim.types import Pooling, Prefixes
 
-_STEP: Final = 1.03  # from one number of rows to the next one that is tried
+_STEP: Final = 1.01  # from one number of rows to the next one that is tried
 
 
 class Task(Protocol):
@@ -100,7 +100,7 @@ class Forward:
 
 
 def _row_counts(most: int) -> Iterator[int]:
-    """Numbers of rows from 1 to ``most``, a few in a hundred apart."""
+    """Numbers of rows from 1 to ``most``, one in a hundred apart."""
     rows = 1
     while rows < most:
         yield rows

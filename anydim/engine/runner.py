@@ -31,6 +31,7 @@ from anydim.engine.prefixes import LEAST_LENGTH, find_prefixes
 from anydim.engine.ranks import Others
 from anydim.engine.staging import Staged, stage
 from anydim.heads.quantize import quantize
+from anydim.kernels import FEW_TOKENS
 from anydim.models.packed import Model
 from anydim.models.upcast import in_float32
 from anydim.types import Batch, Item, Output, OutputDtype, Pooling, Prefixes
@@ -163,9 +164,10 @@ class Runner:
         self._graphs = None
 
     def _compile(self, length: int, longest: int) -> None:
-        # Two texts that share nothing, so that what serves other texts is compiled.
-        items = [Item(np.full(length, token, np.int32), self._forward.task.width) for token in (0, 1)]
-        self.finish(self.start(pack(items)))
+        # Texts that share nothing, so that what serves other texts is compiled: few tokens, and more than those.
+        for texts in dict.fromkeys((2, max(2, FEW_TOKENS // length + 1))):
+            items = [Item(np.full(length, token, np.int32), self._forward.task.width) for token in range(texts)]
+            self.finish(self._send(pack(items), self._forward.task.width))
         if self._shares and longest > LEAST_LENGTH:
             self.finish(self.start(_warm_sharing(length, self._forward.task.width)))
 
@@ -173,11 +175,11 @@ class Runner:
         """What vectors of each size and type need: sizes share code up to the next power of two."""
         width = self._forward.task.width
         dims = [width, *(_LEAST_DIM << step for step in range(8) if _LEAST_DIM << step < width)]
-        for dim in dims:
-            self.finish(self.start(pack([Item(np.zeros(1, np.int32), dim)])))
-            self.finish(self._send(pack([Item(np.zeros(1, np.int32), dim)]), dim))
+        batches = [[Item(np.zeros(1, np.int32), dim)] for dim in dims]
         if width >= _LEAST_DIM:
-            self.finish(self.start(pack([Item(np.zeros(1, np.int32), _LEAST_DIM, dtype) for dtype in OutputDtype])))
+            batches.append([Item(np.zeros(1, np.int32), _LEAST_DIM, dtype) for dtype in OutputDtype])
+        for items in batches:
+            self.finish(self._send(pack(items), max(item.dim for item in items)))
 
     def _multiply(self, most: int) -> None:
         self._tell(Kind.MULTIPLY, None, most)
