@@ -258,8 +258,15 @@ def digest(records: Iterable[Record]) -> str:
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     differs = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if differs:
-        told = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in differs)
+        told = ", ".join(_change(name, before.get(name), now.get(name)) for name in differs)
         raise ConfigError(f"{folder} holds another job: {told}; start with --overwrite, or name another output")
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """How a fact of a job has changed; of one with parts, which."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return f"{name} of {', '.join(sorted(each for each in {*before, *now} if before.get(each) != now.get(each)))}"
+    return f"{name} was {before!r} and is {now!r}"
 
 
 def _column(values: Sequence[Any]) -> Any:

@@ -133,6 +133,9 @@ def test_a_job_that_was_stopped_belongs_to_the_next_one(embedder: Embedder, sour
         with pytest.raises(ConfigError, match="another command is at work"):
             begin(resume=True, overwrite=True)
     first.release()
+    other = {**facts, "model_sha256": {**facts["model_sha256"], "config.json": "another"}}
+    with pytest.raises(ConfigError, match=r"holds another job: model_sha256 of config\.json; start with --overwrite"):
+        second.open(other, resume=True, overwrite=False)
     assert second.open(facts, resume=True, overwrite=False)
     assert second.open(facts, resume=False, overwrite=True) == frozenset()
     second.release()
