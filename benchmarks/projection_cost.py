@@ -10,10 +10,12 @@ engine of a kind over the first: both do the same, so that what they show is mad
 engine's memory came to lie. At most 1 % is required: met where the interval ends below it, missed where it begins
 above, and not told where it holds 1 % or a control is further off than that.
 
-With --models: text in, vectors out on one CPU thread. The time is that of the process on its core, so that other work
-on the machine counts only by what it does to caches. With --shape: random weights, token ids in, vectors in host memory
-out, by the clock on the wall; small batches through CUDA graphs (``replayed``), and once more without (``eager``). The
-rotation is random too: the time does not depend on what it says. It knows engines and clocks; it knows no HTTP.
+With --models: text in, vectors out on one CPU thread, the tokenizer included, and in place of engines what an engine's
+thread does with a batch, all four in this thread: threads of their own differed by 2 % and more. The time is that of
+the process on its core, so that other work on the machine counts only by what it does to caches. With --shape: random
+weights, token ids in, vectors in host memory out, by the clock on the wall; small batches through CUDA graphs
+(``replayed``), and once more without (``eager``). The rotation is random too: the time does not depend on what it says.
+It knows engines and clocks; it knows no HTTP.
 
 Legend: R rounds, D full dimension.
 """
@@ -38,7 +40,9 @@ from numpy.typing import NDArray
 
 from anydim.config import Settings, load_settings
 from anydim.engine.engine import Engine
-from anydim.engine.load import load_engine
+from anydim.engine.load import load_engine, make_task
+from anydim.engine.packing import pack
+from anydim.engine.runner import Runner
 from anydim.heads.dimension import rotate
 from anydim.intake.intake import Intake
 from anydim.intake.request import EmbedRequest
@@ -48,6 +52,8 @@ from anydim.models.identity import identity_of
 from anydim.models.packed import Model
 from anydim.models.rotation import Rotation, write_rotation
 from anydim.quality.intervals import RESAMPLES, Interval
+from anydim.quality.workers import one_thread_each
+from anydim.types import Item
 from benchmarks import ours, report, shapes
 from benchmarks.cases import Case, Run, case_of, fresh_items
 from benchmarks.corpus import Corpus
@@ -178,9 +184,23 @@ class Bench:
             yield {name: ours.through(stack.enter_context(self._engine(name, changes))) for name in _ENGINES}
         ours.free()
 
-    def _engine(self, name: str, changes: Mapping[str, Any]) -> Engine:
+    def runner(self, name: str) -> Run:
+        """What an engine's thread does with a batch, in the thread that calls it, on a CPU."""
+        device, settings = torch.device("cpu"), self._settings_of(name, {})
+        dtype = resolve_dtype(settings.model.dtype, device, self.card.family)
+        runner = Runner(self.model, make_task(self.card, settings.model, device), device, dtype)
+
+        def run(items: list[Item]) -> None:
+            assert all(output.error is None for output in runner.finish(runner.start(pack(items))))
+
+        return run
+
+    def _settings_of(self, name: str, changes: Mapping[str, Any]) -> Settings:
         projection = str(self.rotation) if name.startswith(TURNED) else None
-        settings = self.settings(projection=projection, **changes)
+        return self.settings(projection=projection, **changes)
+
+    def _engine(self, name: str, changes: Mapping[str, Any]) -> Engine:
+        settings = self._settings_of(name, changes)
         engine, started = load_engine(self.card, settings.model, settings.engine, False, self.model)
         print(f"{name}: batches of {started.batch_tokens} tokens, ready in {started.warmup_seconds:.1f} s", flush=True)
         return engine
@@ -205,15 +225,15 @@ def of_model(name: str, dim: int, budget: Budget) -> dict[str, Any]:
     corpus, folder = Corpus("en"), folder_of(name)
 
     def settings(**changes: Any) -> Settings:
-        return load_settings({"model": str(folder), "device": "cpu", "threads": 1, **changes}, {})
+        return load_settings({"model": str(folder), "device": "cpu", **changes}, {})
 
-    with bench(folder, settings) as shared, shared.engines() as runs:
+    with one_thread_each(), bench(folder, settings) as shared:
         intake = Intake.of(shared.card, settings().model)
 
         def through(run: Run, texts: list[str]) -> None:
             run(intake.prepare(EmbedRequest(inputs=texts, output_dim=dim)))
 
-        ways = {name: partial(through, run) for name, run in runs.items()}
+        ways = {name: partial(through, shared.runner(name)) for name in _ENGINES}
         rounds = measure(ways, lambda: corpus.lines(_TEXTS), time.process_time, budget)
     rates = {f"texts_per_cpu_s_{kind}": _TEXTS / middle for kind, middle in rounds.middles.items()}
     product = {"product_percent": 100 * _product(shared.card.width) / rounds.middles[PLAIN]}
