@@ -235,8 +235,8 @@ def of_model(name: str, dim: int, budget: Budget) -> dict[str, Any]:
 
         ways = {name: partial(through, shared.runner(name)) for name in _ENGINES}
         rounds = measure(ways, lambda: corpus.lines(_TEXTS), time.process_time, budget)
+        product = {"product_percent": 100 * _product(shared.card.width) / rounds.middles[PLAIN]}
     rates = {f"texts_per_cpu_s_{kind}": _TEXTS / middle for kind, middle in rounds.middles.items()}
-    product = {"product_percent": 100 * _product(shared.card.width) / rounds.middles[PLAIN]}
     return {"model": name, "case": f"{_TEXTS} lines", **rates, **product, **verdict(rounds)}
 
 
