@@ -35,6 +35,7 @@ from benchmarks.traffic import Outcome, request, saturate, steady
 
 CASES: Final = ("mixed", "overload", "fronts", "parts")
 _DRAWN: Final = 256  # different requests of a kind
+_WARM_SECONDS: Final = 15  # as loaded as it is measured: what a process loads once is not measured
 _DRAWN_OVER: Final = 8192  # more than wait at a time: equal texts under way would share a forward
 
 
@@ -122,7 +123,7 @@ def overload(site: Site) -> list[dict[str, Any]]:
     peak, over = Outcome(), Outcome()
     late: list[str] = []
     with running_server(site.folder, flags) as port:
-        asyncio.run(saturate(port, 4, bodies, 2))
+        asyncio.run(saturate(port, options.most, bodies, _WARM_SECONDS))
         watch = EngineWatch(port)
         for _ in range(options.rounds):
             watch.look()
