@@ -15,7 +15,7 @@ status and shape (see api/status.py).
     |- DeadlineExceeded         the time that the client gave has passed                      kind deadline
     |- Unavailable              the engine is starting, stopping, stuck or dead               kind unavailable
     |- ComputeFailed            the forward failed for this input                             kind failed
-    |- StorageFailed            a disk did not take what was written to it                  kind failed
+    |- StorageFailed            a disk did not take what was written to it                  kind storage
     |- ConfigError              a flag, an environment variable or a file is wrong            kind config
     |- ModelError               a model folder or its download is wrong or unsupported        kind model
     |- MissingExtra             a feature needs a package that is not installed               kind missing_extra
@@ -113,7 +113,7 @@ class ComputeFailed(AnydimError):
 class StorageFailed(AnydimError):
     """A disk did not take what was written to it: it is full, or is not ours to write to."""
 
-    kind = "failed"
+    kind = "storage"
 
 
 class ConfigError(AnydimError):

@@ -110,7 +110,7 @@ class Item:
         each_token: whether every token's state becomes a vector, in float32, instead of one vector for the text; filled
             by intake.
         group: Items of different groups share neither a batch nor a forward; filled by who needs the batches of some
-            texts to depend on these texts alone.
+            texts to depend on these texts alone, who gives no number twice. A submission is of one group.
     """
 
     ids: Int32Array

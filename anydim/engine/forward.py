@@ -23,6 +23,7 @@ from anydim.kernels import AttentionPlan, make_plan, tile_bound, tile_shape, typ
 from anydim.models.packed import Model
 from anydim.types import Pooling, Prefixes
 
+_MOST_ROWS: Final = 1 << 15  # more take the same kernels
 _STEP: Final = 1.01  # from one number of rows to the next one that is tried
 
 
@@ -76,6 +77,7 @@ class Forward:
         tiles = tile_bound(tokens, texts, shape)
         return make_plan(lengths_B, shape, n_texts=texts, n_tiles=tiles, max_length=tokens)
 
+    @torch.inference_mode()
     def multiply(self, most: int, device: torch.device) -> None:
         """Multiply up to ``most`` rows of zeros by the weights, so that the code for batches of all sizes is loaded.
 
@@ -83,11 +85,9 @@ class Forward:
         first asked for. For that it waits until the device has done everything: a batch that comes then holds up all.
         """
         products = self.model.products()
-        widths = {product.width for product in products}
-        zeros = {width: torch.zeros(most, width, dtype=self._dtype, device=device) for width in widths}
-        for rows in _row_counts(most):
+        for rows in _row_counts(min(most, _MOST_ROWS)):
             for product in products:
-                product.run(zeros[product.width][:rows])
+                product.run(torch.zeros(rows, product.width, dtype=self._dtype, device=device))
 
     def __call__(self, staged: Staged, widest: int) -> Tensor:
         """Float32 (B, E), each text's values and behind them whether they are finite."""

@@ -33,13 +33,14 @@ class Submit(msgspec.Struct, tag=True, array_like=True):
     """Front end to engine. Payload: int32 lengths (n), int32 dims (n), uint8 dtypes (n), uint8 flags (n), int32 ids.
 
     ``terms`` holds the terms of Items that follow one another: how many, priority, deadline, name of the key. All Items
-    of a submission are for one ``model``.
+    of a submission are for one ``model`` and of one ``group``.
     """
 
     id: int
     count: int
     terms: list[tuple[int, Priority, float | None, str]]
     model: int = 0
+    group: int = 0
 
 
 class Cancel(msgspec.Struct, tag=True, array_like=True):
@@ -152,7 +153,7 @@ def pack_items(identity: int, items: Sequence[Item]) -> tuple[Submit, list[bytes
         alike = list(run)
         shared = alike[0].terms
         terms.append((len(alike), shared.priority, shared.deadline, shared.key))
-    return Submit(identity, len(items), terms, items[0].model), [
+    return Submit(identity, len(items), terms, items[0].model, items[0].group), [
         np.array([len(item.ids) for item in items], dtype="<i4").tobytes(),
         np.array([item.dim for item in items], dtype="<i4").tobytes(),
         bytes([item.dtype.code for item in items]),
@@ -171,7 +172,16 @@ def unpack_items(submit: Submit, payload: memoryview) -> list[Item]:
     ids = np.frombuffer(bytes(payload[10 * count :]), "<i4")
     parts = np.split(ids, np.cumsum(lengths)[:-1])
     return [
-        Item(ids_T, dim, OutputDtype.from_code(code), bool(flag & 1), terms, submit.model, flag >= _EACH_TOKEN)
+        Item(
+            ids_T,
+            dim,
+            OutputDtype.from_code(code),
+            bool(flag & 1),
+            terms,
+            submit.model,
+            flag >= _EACH_TOKEN,
+            submit.group,
+        )
         for ids_T, dim, code, flag, terms in zip(parts, dims, dtypes, flags, _unpack_terms(submit), strict=True)
     ]
 

@@ -39,9 +39,10 @@ def key_of(item: Item) -> TextKey:
 
 
 def share_of(item: Item) -> str:
-    """Whose share of the device an Item takes: that of its key, and for what cannot go into one batch a part of it.
+    """Whose share of the device an Item takes: that of its key, or a part of it.
 
-    Parts of their own have each model but the first, and vectors a token.
+    Parts of their own have each model but the first, and vectors a token, which go into no batch with others. Groups,
+    which do not either, have none: those of a key go one after another.
     """
     if item.model == _ONE_MODEL and not item.each_token:
         return item.terms.key

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,7 +25,7 @@ class Claim:
         """Nothing is claimed yet.
 
         Args:
-            folder: what is claimed; it must be there when it is.
+            folder: what is claimed; it is made where it is not there.
             whose: the output, for people.
         """
         self._lock = folder / "lock"
@@ -44,7 +44,11 @@ class Claim:
             ConfigError: another command has.
         """
         while self._file is None:
-            file = self._lock.open("wb")
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = self._lock.open("wb")
+            except FileNotFoundError:  # the other command ends, and its folder with it
+                continue
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -61,13 +65,24 @@ class Claim:
             self._file.close()
             self._file = None
 
+    def remove(self) -> None:
+        """Let others have it, without its file; and without the folder, where nothing else is in it.
+
+        The file goes before it is closed, since another command may have it a moment later. A network's file system
+        keeps it under another name until then, which is why the folder goes last.
+        """
+        self._lock.unlink(missing_ok=True)
+        self.release()
+        with suppress(OSError):
+            self._lock.parent.rmdir()
+
     def _if_there(self, file: IO[bytes]) -> IO[bytes] | None:
         """The file, unless another command has removed it between its opening and its lock."""
         try:
             if os.path.samestat(os.fstat(file.fileno()), self._lock.stat()):
                 return file
         except FileNotFoundError:
-            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            pass
         file.close()
         return None
 

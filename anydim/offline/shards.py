@@ -11,12 +11,11 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +26,8 @@ from anydim.offline.disk import Claim, check_place
 from anydim.offline.records import Record
 from anydim.offline.writers import ROW, SCALE, VECTOR, WRITERS, arrow, remove
 from anydim.types import Output, OutputDtype
+
+Read = TypeVar("Read")
 
 _LOG: Final = logging.getLogger(__name__)
 _TEXTS, _FAILURES = b"anydim.texts", b"anydim.failures"
@@ -93,7 +94,6 @@ class Parts:
             ConfigError: as ``check_way``, or the unfinished job is another one.
         """
         self.check_way(resume, overwrite)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._claim.take()
         if not resume:
             for old in [each for each in self.folder.iterdir() if each.name != self._claim.name]:
@@ -114,10 +114,10 @@ class Parts:
             ConfigError: the output or an unfinished job is, another command is at work on it, or it cannot be made.
         """
         check_place(self.output)
-        unfinished = self.folder.exists()
-        if unfinished:
+        if self.folder.exists():
             self._claim.take()
             self._claim.release()
+        unfinished = (self.folder / _JOB).exists()
         if unfinished and not (resume or overwrite):
             raise ConfigError(f"{self.folder} holds an unfinished job; add --resume to go on, or --overwrite")
         if self.output.exists() and not overwrite and not (resume and unfinished):
@@ -143,13 +143,7 @@ class Parts:
         Raises:
             ConfigError: it did not: the input is not what it was.
         """
-        try:
-            before = self._meta(number)[_TEXTS].decode()
-        except (arrow().ArrowException, KeyError) as error:
-            told = str(error).split("\n")[0]
-            raise ConfigError(
-                f"{self._shard(number)} is broken ({told}): remove it, and --resume makes it anew"
-            ) from error
+        before = self._meta(number)[_TEXTS].decode()
         if before != digest(records):
             raise ConfigError(f"the input has changed since {self._shard(number)} was written; start with --overwrite")
 
@@ -181,27 +175,44 @@ class Parts:
             remove(self._made)
             digest = write(self._made, self._schema(count), lambda: map(self._table, range(count)), rows)
         _settle(self._made)
-        remove(self.output)
-        self._made.rename(self.output)
+        if self.output.is_dir() or self._made.is_dir():
+            remove(self.output)
+        self._made.replace(self.output)
         return digest
 
     def remove(self) -> None:
-        """Forget the shards."""
-        shutil.rmtree(self.folder)
+        """Forget the shards, and let others have their place."""
+        (self.folder / _JOB).unlink(missing_ok=True)  # first: what is left without it belongs to no job
+        for each in [each for each in self.folder.iterdir() if each.name != self._claim.name]:
+            remove(each)
+        self._claim.remove()
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:06}.arrow"
 
     def _table(self, number: int) -> Any:
-        pa = arrow()
-        with pa.memory_map(str(self._shard(number))) as file:
-            return pa.ipc.open_file(file).read_all()
+        return self._read(number, lambda shard: shard.read_all())
 
     def _meta(self, number: int) -> Mapping[bytes, bytes]:
-        pa = arrow()
-        with pa.memory_map(str(self._shard(number))) as file:
-            found: Mapping[bytes, bytes] = pa.ipc.open_file(file).schema.metadata
-            return found
+        def read(shard: Any) -> Mapping[bytes, bytes]:
+            meta: Mapping[bytes, bytes] = shard.schema.metadata or {}
+            return {name: meta[name] for name in (_TEXTS, _FAILURES)}
+
+        return self._read(number, read)
+
+    def _read(self, number: int, read: Callable[[Any], Read]) -> Read:
+        """What is read from a shard.
+
+        Raises:
+            ConfigError: it is broken.
+        """
+        pa, path = arrow(), self._shard(number)
+        try:
+            with pa.memory_map(str(path)) as file:
+                return read(pa.ipc.open_file(file))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            told = str(error).split("\n")[0]
+            raise ConfigError(f"{path} is broken ({told}): remove it, and --resume makes it anew") from error
 
     def _schema(self, count: int) -> Any:
         """One schema for all shards: a column that is not the same everywhere becomes text."""

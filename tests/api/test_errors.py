@@ -191,4 +191,11 @@ def test_request_ids(http: TestClient) -> None:
 
 def test_every_kind_that_a_request_can_meet_is_in_the_table() -> None:
     kinds = {kind.kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)}
-    assert kinds - set(TABLE) == {"config", "model", "missing_extra"}
+    assert kinds - set(TABLE) == {"config", "model", "missing_extra", "storage"}
+
+
+def test_no_two_errors_have_one_kind() -> None:
+    """By its kind an error becomes what it was, behind a socket."""
+    leaves = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AnydimError)]
+    leaves.remove(errors.AnydimError)
+    assert len({kind.kind for kind in leaves}) == len(leaves)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +29,9 @@ items = st.lists(
     min_size=1,
     max_size=9,
 )
+EVERY = Item(
+    np.array([7], np.int32), 3, OutputDtype.INT8, False, Terms(Priority.LOW), model=2, each_token=True, group=5
+)
 token_items = st.lists(
     st.builds(
         lambda length, dim, unit: Item(np.arange(length, dtype=np.int32), dim, normalize=unit, each_token=True),
@@ -46,6 +51,15 @@ def test_items_survive(sent: list[Item]) -> None:
     assert [(row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in received] == [
         (row.ids.tolist(), row.dim, row.dtype, row.normalize, row.terms) for row in sent
     ]
+
+
+@pytest.mark.parametrize("field", [each.name for each in fields(Item)])
+def test_no_field_of_an_item_is_left_behind(field: str) -> None:
+    header, payload = wire.pack_items(3, [EVERY])
+    (received,) = wire.unpack_items(header, memoryview(b"".join(payload)))
+    assert getattr(received, field) == getattr(EVERY, field)
+    usual = {each.name: each.default for each in fields(Item)}
+    assert getattr(EVERY, field) != usual[field], "the example says nothing of this field"
 
 
 @given(token_items)

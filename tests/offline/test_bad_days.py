@@ -162,13 +162,52 @@ def test_a_job_that_ends_between_its_output_and_its_shards_goes_on(
     ]
 
 
-def test_a_broken_shard_is_named_and_can_be_made_anew(embedder: Embedder, source: Path) -> None:
+def test_a_folder_that_cannot_go_costs_nothing(
+    embedder: Embedder, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command looks at it as it is removed, or a network keeps a file of it a moment longer."""
+    job = job_of(source, "out.parquet")
+    unlink = Path.unlink
+
+    def looked_at(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.name == "lock":
+            path.touch()
+
+    monkeypatch.setattr(Path, "unlink", looked_at)
+    done = run(embedder, job)
+    monkeypatch.undo()
+    assert done.rows == COUNT == pq.read_table(job.output).num_rows
+    assert [path.name for path in Path(f"{job.output}.parts").iterdir()] == ["lock"]
+    with pytest.raises(ConfigError, match="is there already; add --overwrite"):
+        run(embedder, job_of(source, "out.parquet", resume=True))
+    assert run(embedder, job_of(source, "out.parquet", overwrite=True)).own_rows == COUNT
+    assert not Path(f"{job.output}.parts").exists()
+
+
+def cut(shard: Path) -> None:
+    os.truncate(shard, 100)
+
+
+def blank_rows(shard: Path) -> None:
+    """Zeros in place of what says how the rows are stored; what tells of the texts is whole."""
+    data = bytearray(shard.read_bytes())
+    mark = b"\xff\xff\xff\xff"  # each message begins with it: first the schema, then the rows
+    begin = data.index(mark, data.index(mark) + 4)
+    data[begin : begin + 40] = bytes(40)
+    shard.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [cut, blank_rows])
+def test_a_broken_shard_is_named_and_can_be_made_anew(
+    embedder: Embedder, source: Path, harm: Callable[[Path], None]
+) -> None:
     wanted = whole(embedder, source, "out.parquet")
     job = job_of(source, "out.parquet", resume=True)
     with pytest.raises(KeyboardInterrupt):
         run(embedder, job, stop)
     shard = Path(f"{job.output}.parts") / "shard-000001.arrow"
-    os.truncate(shard, 100)
+    harm(shard)
     with pytest.raises(ConfigError, match=rf"{shard.name} is broken \(.*\): remove it, and --resume makes it anew"):
         run(embedder, job)
     shard.unlink()
