@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import psutil
 import pytest
@@ -13,6 +14,10 @@ from anydim.deploy.pool import LOCAL, prepare
 
 prepare(LOCAL)  # before anything imports Ray
 
+TOKEN: Final = secrets.token_hex(
+    32
+)  # Ray remembers a process's first one, and other tests may come between two of ours
+
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[str]:
@@ -20,7 +25,7 @@ def cluster() -> Iterator[str]:
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one below the user's home
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)  # else Ray writes one below the user's home
         for who in ("REPLICA", "HANDLE"):
             patch.setenv(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
         ray.init(address=LOCAL, num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)

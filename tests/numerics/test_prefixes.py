@@ -176,7 +176,7 @@ def test_the_warm_up_meets_every_tiling_with_and_without_prefixes(shelf: Shelf) 
     model = shelf.ours("qwen3-long").model
     task = Embedding(Pooling.LAST, 32, torch.device("cpu"))
     runner = Runner(model, task, torch.device("cpu"), torch.bfloat16, share_prefixes=True)
-    with patch("anydim.engine.runner.make_plan", wraps=make_plan) as planned:
+    with patch("anydim.engine.forward.make_plan", wraps=make_plan) as planned:
         runner.warm_up(16384, 32768, graphs=False)
     met = {(call.args[1], call.kwargs["prefixes"] is not None) for call in planned.call_args_list}
     tilings = {tile_shape(length, *model.head_counts) for length in range(1, 8192)}
