@@ -31,7 +31,7 @@ from anydim.cli.quality_options import (
     fit_job_of,
 )
 from anydim.cli.rerank_options import rerank_command, rerank_job_of
-from anydim.cli.signals import stopping_on_sigterm
+from anydim.cli.signals import leaving_readers_behind, stopping_on_sigterm
 from anydim.config import all_settings
 from anydim.errors import AnydimError, ConfigError
 
@@ -134,7 +134,7 @@ def _run_search(config: Path | None, **given: Any) -> None:
 
 def _run_embed(config: Path | None, **given: Any) -> None:
     spare_memory()
-    with clear_errors(), stopping_on_sigterm():
+    with leaving_readers_behind(), clear_errors(), stopping_on_sigterm():
         job, pool = job_of(given), pool_of(given)
         settings = read_settings(given, config)
         from anydim.cli.embed import run_embed
@@ -154,7 +154,7 @@ def _run_deploy_ray(config: Path | None, **given: Any) -> None:
 
 def _run_rerank(config: Path | None, **given: Any) -> None:
     spare_memory()
-    with clear_errors(), stopping_on_sigterm():
+    with leaving_readers_behind(), clear_errors(), stopping_on_sigterm():
         job = rerank_job_of(given)
         settings = read_settings(given, config)
         from anydim.cli.rerank import run_rerank

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+import click
+
+from anydim.offline.ahead import is_left_behind
 
 
 @contextmanager
@@ -22,6 +28,20 @@ def stopping_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def leaving_readers_behind() -> Iterator[None]:
+    """Leave at once where a thread still waits for standard input: the interpreter's end would wait for its lock."""
+    try:
+        yield
+    except click.exceptions.Exit as leaving:
+        if is_left_behind():
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+                    stream.flush()
+            os._exit(leaving.exit_code)
+        raise
 
 
 class Signals:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from anydim.errors import AnydimError, ConfigError
+from anydim.offline.ahead import made_ahead
 from anydim.offline.disk import clear_disk_errors
 from anydim.offline.records import Reading, Record, is_input, read_records
 from anydim.offline.shard_work import Facts, Shard, Work
@@ -112,13 +113,15 @@ def run_job(work: Work, job: Job, progress: Callable[[Done], None]) -> Done:
     done = Done(dim=work.facts.dim)
     began = time.perf_counter()
     with clear_disk_errors(job.output), opened_parts(job, work.facts) as (parts, finished), parts.growing():
-        for shard, found in _through(work, _unfinished(all_shards(records, job, parts, finished), done)):
-            parts.put(shard.number, work.encode(shard, found))
-            done.own_rows += len(shard.records)
-            done.texts += len(shard.items)
-            done.tokens += shard.tokens
-            done.seconds = time.perf_counter() - began
-            progress(done)
+        pending = _unfinished(all_shards(records, job, parts, finished), done)
+        with closing(_through(work, pending)) as through:
+            for shard, found in through:
+                parts.put(shard.number, work.encode(shard, found))
+                done.own_rows += len(shard.records)
+                done.texts += len(shard.items)
+                done.tokens += shard.tokens
+                done.seconds = time.perf_counter() - began
+                progress(done)
         finish_job(job, parts, work.facts, done)
     done.seconds = time.perf_counter() - began
     return done
@@ -218,33 +221,46 @@ def _shards(records: Iterable[Record], most: int, characters: int) -> Iterator[l
         yield shard
 
 
-def _through(work: Work, pending: Iterator[tuple[int, list[Record]]]) -> Iterator[tuple[Shard, Sequence[Output]]]:
+Running = deque[tuple[Shard, Future[list[Output]]]]
+"""Shards that the engine has, in their order."""
+
+
+def _through(work: Work, pending: Iterator[tuple[int, list[Record]]]) -> Generator[tuple[Shard, Sequence[Output]]]:
     """Each shard with its Outputs. While the engine has one the next waits there, so that it is never idle; meanwhile
     the one after is tokenised and the one before is written.
     """
-    shards = (work.prepare(number, records) for number, records in pending)
-    running: deque[tuple[Shard, Future[list[Output]]]] = deque()
-    with ThreadPoolExecutor(1, "anydim-tokenise") as pool:
-        following = pool.submit(next, shards, None)
+    running: Running = deque()
+    with made_ahead(work.prepare(number, records) for number, records in pending) as begin:
         try:
-            while shard := following.result():
-                following = pool.submit(next, shards, None)
-                try:
-                    running.append((shard, work.submit(shard)))
-                except AnydimError:  # what was computed before is kept
-                    yield from _finished(running, 0)
-                    raise
-                yield from _finished(running, 1)
+            yield from _submitted(work, begin, running)
             yield from _finished(running, 0)
-        except BaseException:  # Ctrl-C above all: the shards at hand are lost, and no other
+        except AnydimError:  # of the input or of the engine: what was computed before is kept
+            yield from _finished(running, 0)
+            raise
+        finally:  # after Ctrl-C above all: the shards at hand are lost, and no other
             for _, future in running:
                 future.cancel()
-            raise
 
 
-def _finished(
-    running: deque[tuple[Shard, Future[list[Output]]]], left: int
+def _submitted(
+    work: Work, begin: Callable[[], Future[Shard | None]], running: Running
 ) -> Iterator[tuple[Shard, Sequence[Output]]]:
+    """Hand over every shard, and give those that are done but for the last."""
+    following: Future[Any] = begin()
+    while True:
+        if running:  # the input may pause: what is done meanwhile does not wait for it
+            wait([following, running[0][1]], return_when=FIRST_COMPLETED)
+            if not following.done():
+                yield from _finished(running, 0)
+        shard = following.result()
+        if shard is None:
+            return
+        following = begin()
+        running.append((shard, work.submit(shard)))
+        yield from _finished(running, 1)
+
+
+def _finished(running: Running, left: int) -> Iterator[tuple[Shard, Sequence[Output]]]:
     """The first shards with their Outputs, until ``left`` are left."""
     while len(running) > left:
         shard, future = running[0]

@@ -72,6 +72,16 @@ STDIN: Final = "-"
 _ROWS: Final = 256  # Parquet rows in memory at a time
 _BLOCK: Final = 8 << 20  # bytes of a Parquet column that are read at once; by default its whole row group
 _PACKED: Final = (".gz", ".bz2", ".xz", ".zst")
+_PACKAGES: Final = MappingProxyType(
+    {
+        "zlib": "error",
+        "lzma": "LZMAError",
+        "zstandard": "ZstdError",
+        "backports.zstd": "ZstdError",
+        "compression.zstd": "ZstdError",
+        "isal.isal_zlib": "error",
+    }
+)  # that fsspec may unpack with, and what they raise beside OSError
 _MOST_FIELD: Final = (1 << 31) - 1  # bytes of a CSV field, what a C long holds everywhere
 _NO_LINES: Final = ".zst"  # whose reader gives bytes, but no lines
 _SUFFIXES: Final = MappingProxyType(
@@ -279,8 +289,15 @@ def _rows(source: _Source, reading: Reading) -> Iterator[tuple[int, Row]]:
         try:
             for line, row in _READERS[kind](file, reading):
                 yield line, row
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except _broken() as error:
             yield line + 1, f"cannot be read from here on: {error}"
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What is raised where a file is cut off, damaged or unreadable; packages that unpack have errors of their own."""
+    loaded = [(sys.modules.get(package), name) for package, name in _PACKAGES.items()]
+    own = [getattr(package, name) for package, name in loaded if package is not None]
+    return (OSError, EOFError, UnicodeDecodeError, *own)
 
 
 @contextmanager

@@ -6,10 +6,12 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,89 @@ def test_sigterm_is_a_stop_like_any_other(shelf: Shelf, embedder: Embedder, sour
     assert told.splitlines() == ["Stopped. The same command with --resume goes on with the last shard."]
     run(embedder, job_of(source, "out.parquet", resume=True))
     assert job.output.read_bytes() == wanted
+
+
+def test_a_stop_does_not_wait_for_a_silent_standard_input(shelf: Shelf, embedder: Embedder, source: Path) -> None:
+    wanted = whole(embedder, source, "out.npy")
+    job = replace(job_of(source, "out.npy"), inputs=["-"])
+    words = command(shelf, job, "--shard-texts", str(SHARD))
+    code, told = stopped_while_silent(words, source.read_bytes()[:-5], job.output, COUNT // SHARD - 1, signal.SIGTERM)
+    assert (code, told) == (143, ["Stopped. The same command with --resume goes on with the last shard."])
+    done = subprocess.run([*words, "--resume"], input=source.read_bytes(), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert job.output.read_bytes() == wanted
+
+
+def test_a_rerank_does_not_wait_either(shelf: Shelf, source: Path) -> None:
+    output = source.parent / "scores.npy"
+    words = [sys.executable, "-m", "anydim", "rerank", "-", "-o", str(output), "--document-column", "text"]
+    words += [
+        "--query",
+        "a",
+        "--model",
+        str(shelf.folder("cross-bert")),
+        "--device",
+        "cpu",
+        "--shard-texts",
+        str(SHARD),
+    ]
+    code, told = stopped_while_silent(words, source.read_bytes()[:-5], output, 1, signal.SIGINT)
+    assert (code, told[-1]) == (130, "Stopped. The same command with --resume goes on with the last shard.")
+
+
+def stopped_while_silent(
+    words: list[str], given: bytes, output: Path, shards: int, number: signal.Signals
+) -> tuple[int, list[str]]:
+    """A command that gets some input and then no more, stopped when so many shards are done: its code and words."""
+    running = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert running.stdin is not None
+    assert running.stderr is not None
+    try:
+        running.stdin.write(given)
+        running.stdin.flush()
+        last, deadline = Path(f"{output}.parts") / f"shard-{shards - 1:06}.arrow", time.monotonic() + 60
+        while not last.exists() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert last.exists()
+        running.send_signal(number)
+        code = running.wait(timeout=30)
+        return code, running.stderr.read().decode().splitlines()
+    finally:
+        running.kill()
+        running.stdin.close()
+        running.stderr.close()
+
+
+def test_an_input_that_cannot_be_opened_costs_no_shard_before_it(embedder: Embedder, source: Path) -> None:
+    later = source.parent / "later.jsonl"
+    with socket.socket(socket.AF_UNIX) as place:  # it is there, and open() refuses it
+        place.bind(str(later))
+    inputs = [str(source), str(later)]
+    with pytest.raises(InvalidRequest, match=r"later\.jsonl cannot be opened: "):
+        run(embedder, replace(job_of(source, "out.npy"), inputs=inputs))
+    assert len(list(source.parent.rglob("shard-*.arrow"))) == COUNT // SHARD
+    later.unlink()
+    later.write_text(source.read_text())
+    done = run(embedder, replace(job_of(source, "out.npy"), inputs=inputs, resume=True))
+    assert (done.earlier_rows, done.own_rows, done.failed) == (COUNT, COUNT, 0)
+
+
+def test_an_input_that_has_changed_costs_no_shard_before_it(embedder: Embedder, source: Path) -> None:
+    def stop_behind_the_fourth(done: Done) -> None:
+        if done.own_rows == 4 * SHARD:
+            raise KeyboardInterrupt
+
+    job = job_of(source, "out.npy", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(embedder, job, stop_behind_the_fourth)
+    shard = Path(f"{job.output}.parts") / "shard-000001.arrow"
+    shard.unlink()
+    lines = source.read_text().splitlines()
+    lines[2 * SHARD] = json.dumps({"text": "another"})
+    source.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"the input has changed since .*shard-000002\.arrow"):
+        run(embedder, job)
+    assert shard.exists()
 
 
 def test_two_commands_never_work_on_one_output(shelf: Shelf, embedder: Embedder, source: Path) -> None:
