@@ -118,7 +118,7 @@ def test_a_stop_does_not_wait_for_a_silent_standard_input(shelf: Shelf, embedder
 
 
 def test_a_rerank_does_not_wait_either(shelf: Shelf, source: Path) -> None:
-    output = source.parent / "scores.npy"
+    output, pairs = source.parent / "scores.npy", 2 * COUNT  # a pair is two texts of a shard
     words = [sys.executable, "-m", "anydim", "rerank", "-", "-o", str(output), "--document-column", "text"]
     words += [
         "--query",
@@ -130,7 +130,7 @@ def test_a_rerank_does_not_wait_either(shelf: Shelf, source: Path) -> None:
         "--shard-texts",
         str(SHARD),
     ]
-    code, told = stopped_while_silent(words, source.read_bytes()[:-5], output, 1, signal.SIGINT)
+    code, told = stopped_while_silent(words, source.read_bytes()[:-5], output, pairs // SHARD - 2, signal.SIGINT)
     assert (code, told[-1]) == (130, "Stopped. The same command with --resume goes on with the last shard.")
 
 
