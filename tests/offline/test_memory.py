@@ -56,7 +56,7 @@ def write_csv(path: Path, count: int) -> None:
 
 
 def write_parquet(path: Path, count: int) -> None:
-    pq.write_table(pa.Table.from_pylist(list(rows(count))), path)
+    pq.write_table(pa.Table.from_pylist(list(rows(count))), path, row_group_size=FEW)  # larger ones have a test below
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_what_a_job_holds_at_most_does_not_depend_on_its_rows(
     (tmp_path / str(FEW) / output).unlink()
     few = most(FEW)
     # The interpreter's own table of names may grow meanwhile, at most once.
-    assert min(most(TIMES * FEW), most(TIMES * FEW)) < 1.3 * few + MIB
-    assert most(TIMES * FEW, resume=True) < 1.3 * few + MIB  # the scan of what is there, and the last step
+    assert min(most(TIMES * FEW), most(TIMES * FEW)) < 1.3 * few + MIB // 2
+    assert most(TIMES * FEW, resume=True) < 1.3 * few + MIB // 2  # the scan of what is there, and the last step
 
 
 @pytest.mark.parametrize(
