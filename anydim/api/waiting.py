@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from anydim.engine.handle import EngineHandle
 from anydim.errors import DeadlineExceeded
@@ -35,7 +36,7 @@ async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: R
     """
     work = asyncio.ensure_future(engine.run(items))
     watch = asyncio.ensure_future(receive())
-    watch.add_done_callback(lambda _: work.cancel())
+    watch.add_done_callback(partial(_cancel, work))
     try:
         async with asyncio.timeout(_seconds_left(items)):
             return await work
@@ -48,6 +49,11 @@ async def run_for_client(engine: EngineHandle, items: Sequence[Item], receive: R
     finally:
         work.cancel()
         watch.cancel()
+        del work, watch  # an error would hold this frame, and the frame what holds the error
+
+
+def _cancel(work: asyncio.Future[list[Output]], watch: asyncio.Future[Message]) -> None:
+    work.cancel()
 
 
 def _seconds_left(items: Sequence[Item]) -> float | None:

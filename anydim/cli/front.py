@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from socket import socket
@@ -61,6 +62,8 @@ class FrontEnd:
         """Serve from now on; the task ends when serving does."""
         self._http.config.load()
         self.reload.tls = self._http.config.ssl
+        gc.collect()
+        gc.freeze()  # modules and tokenizers are never garbage: walking them again would hold up every request
         self._serving = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         return self._serving
 

@@ -92,6 +92,7 @@ class EngineClient:
             raise
         finally:
             self._own_tokens -= cost
+            del future  # an error would hold this frame, and the frame the future that holds the error
 
     def cost(self, items: Sequence[Item]) -> float:
         """What Items of one model cost, in tokens of the first one."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class Queue:
                 self._add(Claim(ticket, place), now, rank, is_short)
             if wake:
                 self._changed.notify()
-        ticket.future.add_done_callback(partial(self._forget, ticket))
+        # A future keeps its callbacks: one that held the ticket, which holds the future, would keep both.
+        ticket.future.add_done_callback(partial(self._forget, weakref.ref(ticket)))
 
     def wait(self, until: Callable[[], bool]) -> bool:
         """Block until something waits here, or ``until`` says so; false once the queue is closed and empty instead."""
@@ -332,8 +334,12 @@ class Queue:
         work = lane.first(key)
         return None if work is None else _kind(work)
 
-    def _forget(self, ticket: Ticket, future: Future[list[Output]]) -> None:
-        """Give the places of a submission back that was cancelled or has failed while it waited."""
+    def _forget(self, found: weakref.ref[Ticket], future: Future[list[Output]]) -> None:
+        """Let go of a submission's works; give its places back where it was cancelled or has failed while it waited."""
+        ticket = found()
+        if ticket is None:  # nothing holds it, so none of its works waits
+            return
+        works, ticket.works = ticket.works, []
         cancelled = future.cancelled()
         if not cancelled and future.exception() is None:
             return
@@ -341,7 +347,7 @@ class Queue:
             late = ticket.is_late(self._clock())
             if cancelled or late:
                 self._counts.failed("deadline" if late else "cancelled")
-            for work in ticket.works:
+            for work in works:
                 if work.waits:
                     work.claims = [claim for claim in work.claims if claim.ticket is not ticket]
                     if not work.claims:

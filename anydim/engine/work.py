@@ -54,7 +54,7 @@ def owner_of(share: str) -> str:
     return share.partition("\0")[0]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Ticket:
     """One submission: its Items, and the future that gets their Outputs once all are there.
 
@@ -66,7 +66,7 @@ class Ticket:
         open: the other places.
         tokens: what the Items at the open places cost, in tokens of the first model.
         deadline: the earliest deadline of its Items, or None.
-        works: what the queue made of the open places.
+        works: what the queue made of the open places, until it is answered.
     """
 
     items: Sequence[Item]
