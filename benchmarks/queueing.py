@@ -191,9 +191,19 @@ class Engine:
         self._clock.at(self._clock.now + half, lambda: self._front.half(len(items), arrive))
 
     def _step(self) -> None:
-        """Take and send one batch, then answer the one before."""
+        """Take and send one batch, then answer the one before, or answer it first, as the engine's loop does."""
         before, self._ahead = self._ahead, None
         taken = self.queue.take()
+        if before is not None and taken.is_bulk and not before[0].is_bulk:
+            self._clock.at(before[1], lambda: self._answer_and_send(before[0], taken))
+        else:
+            self._send(taken, before)
+
+    def _answer_and_send(self, before: Taken, taken: Taken) -> None:
+        self._answer(before)
+        self._send(taken, None)
+
+    def _send(self, taken: Taken, before: tuple[Taken, float] | None) -> None:
         if taken.works:
             seconds = self._seconds(taken)
             if (
@@ -224,10 +234,13 @@ class Engine:
         return self._times(lengths, int(((members - 1) * found.lengths_P).sum()))
 
     def _finish(self, taken: Taken) -> None:
+        self._answer(taken)
+        self._step()
+
+    def _answer(self, taken: Taken) -> None:
         output = Output(_NOTHING)
         hand_out([Answer(work, self.queue.settle(work), output) for work in taken.works], None)
         self.queue.done(taken)
-        self._step()
 
 
 def spread(mean: float, sigma: float, most: int, texts: int = 1, seed: int = 0) -> Draw:

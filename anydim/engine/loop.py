@@ -170,12 +170,19 @@ class Loop:
             self._busy_since = None
 
     def _step(self) -> None:
-        """Take, pack and send one batch, then answer the one before."""
+        """Take, pack and send one batch, then answer the one before.
+
+        Before bulk work is sent short work is answered: it is there sooner than a large batch is sent.
+        """
         if self._lost is not None:
             raise self._lost
         before = self._ahead
         taken = self._queue.take()
         self._in_hand = [*taken.works, *(before[1].works if before else [])]
+        if before is not None and taken.is_bulk and not before[0].is_bulk:
+            self._ahead = None
+            self._finish(*before)
+            before = None
         self._ahead = self._send(taken) if taken.works else None
         if before is not None:
             self._finish(*before)

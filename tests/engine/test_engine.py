@@ -17,6 +17,7 @@ import pytest
 
 from anydim.engine.engine import Engine
 from anydim.engine.metrics import Cause
+from anydim.engine.policy import Policy
 from anydim.errors import ComputeFailed, Unavailable
 from anydim.types import Batch, Item, Output
 from tests.engine.queues import limits
@@ -117,6 +118,34 @@ def test_as_many_batches_are_in_flight_as_asked(in_flight: int) -> None:
         assert [output.values[0] for output in future.result(30)] == [2 * value for value in range(1, 9)]
     assert (runner.most, runner.flying) == (in_flight, 0)
     assert len(runner.sizes) == 8
+
+
+class LargeBatchesTakeLong(RecordingRunner):
+    """Sends a batch of more than ten tokens only when the short text before it has its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = threading.Event()
+        self.waited = False
+
+    def start(self, batch: Batch) -> Batch:
+        if batch.tokens > 10:
+            self.waited = self.answered.wait(30)
+        return super().start(batch)
+
+
+def test_a_short_text_is_answered_before_bulk_work_is_sent() -> None:
+    runner = LargeBatchesTakeLong()
+    runner.gate.clear()
+    with Engine(runner, Policy(batch_tokens=1000, queue_tokens=1000, slice_tokens=40)) as engine:
+        first = engine.submit([item(1)])  # holds the loop until the others wait
+        short = engine.submit([item(2)])
+        short.add_done_callback(lambda _: runner.answered.set())
+        bulk = engine.submit([item(*range(100, 150))])
+        runner.gate.set()
+        assert first.result(30)[0].values.tolist() == [1.0]
+        assert bulk.result(40)[0].error is None
+    assert runner.waited
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])
