@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 
 from anydim.engine.packing import pack
+from anydim.kernels import FEW_TOKENS
 from anydim.types import Item
 from tests.checkpoints import Qwen3Spec, write_qwen3
 from tests.pipeline import Pipeline
@@ -168,8 +169,8 @@ def test_nothing_is_compiled_after_the_warm_up(folder: Path, monkeypatch: pytest
     for length, own in ((80, (1,) * 40), (80, (32,) * 40), (20, (1,) * 60), (100, (512,) * 5), (3000, (40, 1, 9))):
         prefix = draw.integers(5, VOCAB, length, dtype=np.int32)
         pipeline.vectors([np.concatenate([prefix, draw.integers(5, VOCAB, n, dtype=np.int32)]) for n in own])
-    for _ in range(40):
-        lengths = draw.integers(1, draw.choice([12, 60, 400]), draw.integers(1, 300))
+    for _ in range(40):  # of more tokens than the fused steps take: batches of fewer replay a graph
+        lengths = draw.integers(1, draw.choice([12, 60, 400]), draw.integers(FEW_TOKENS + 1, 300))
         dims = draw.choice([32, 64, 256], len(lengths))
         texts = [draw.integers(5, VOCAB, length, dtype=np.int32) for length in lengths]
         batch = pack([Item(ids_T, int(dim)) for ids_T, dim in zip(texts, dims, strict=True)])
