@@ -44,7 +44,7 @@ from benchmarks.service_times import ServiceTimes
 MOST_OFF: Final = 0.15
 RESULTS: Final = Path(__file__).parent / "results"
 TIMES: Final = RESULTS / "2026-11-26-offline-4b-bfloat16-h100.json"
-LOADS: Final = (RESULTS / "2026-11-26-load-4b-h100-2.json", RESULTS / "2026-11-26-load-4b-h200.json")
+LOADS: Final = (RESULTS / "2026-11-26-load-4b-h100-3.json", RESULTS / "2026-11-26-load-4b-h200-2.json")
 _DRAWS: Final = (8192, 256)  # different requests of an overload, now and in the first runs
 _FEW_DRAWS: Final = ("e7f1ad6", "9e2e4c83158740c2cdebee675662fa7e09757510", "5007582")
 _NOTHING_ALONE: Final = {"p50_ms": 4.6, "p99_ms": 9.4, "tokens_per_s": 20.0, "requests_per_s": 1.0}  # of serve-4b
