@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -42,7 +44,8 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **_of_a_new_one(address))
+        with _own_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **_of_a_new_one(address))
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ConfigError(f"no Ray cluster at {address}: {_first_line(error)}") from error
     try:
@@ -80,6 +83,17 @@ def quiet() -> None:
     """Let Ray's libraries say only what has gone wrong."""
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """What SIGTERM did before it does afterwards: Ray would end the process with a trace and without a word from us."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
