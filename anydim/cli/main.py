@@ -143,7 +143,7 @@ def _run_embed(config: Path | None, **given: Any) -> None:
 
 
 def _run_deploy_ray(config: Path | None, **given: Any) -> None:
-    with clear_errors():
+    with clear_errors(), stopping_on_sigterm():
         own = {name: given.pop(name) for name in ("address", "kind", "output", "image")}
         scale = scale_of(given)
         settings = read_settings(given, config)

@@ -87,12 +87,12 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """What SIGTERM did before it does afterwards: Ray would end the process with a trace and without a word from us."""
+    """A handler of SIGTERM stays what it was: Ray's ends the process with a trace and without a word of ours."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread() and before is not None:
+        if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
