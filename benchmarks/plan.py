@@ -35,6 +35,7 @@ from benchmarks.queueing import (
     spread,
 )
 from benchmarks.service_times import ServiceTimes
+from benchmarks.simulate import LOADS, TIMES, Measured
 
 RESULTS: Final = Path(__file__).parent / "results"
 FILES: Final = {
@@ -139,7 +140,7 @@ def _itself(engine: Engine) -> Engine:
 
 def _engine(clock: Clock, times: ServiceTimes, fronts: int, seed: int, slice_tokens: int = _SLICE) -> Engine:
     policy = Policy(batch_tokens=_BATCH, queue_tokens=_QUEUE, slice_tokens=slice_tokens)
-    return Engine(clock, policy, times, jitter(*_DELAY, seed), fronts)
+    return Engine(clock, policy, times, jitter(*_DELAY, seed), fronts, Measured.of_file(LOADS[0], TIMES).gap)
 
 
 def one_command(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

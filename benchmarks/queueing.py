@@ -154,12 +154,13 @@ class Engine:
         self._ahead: tuple[Taken, float] | None = None
         self._device_free = 0.0
         self._is_idle = True
+        self._unsent = 0
         self.busy_seconds = 0.0
 
     @property
     def load(self) -> float:
         """Seconds of work at hand, for a dispatcher."""
-        waiting = self.queue.tokens * self._times.per_token
+        waiting = (self.queue.tokens + self._unsent) * self._times.per_token
         return waiting + max(0.0, self._device_free - self._clock.now)
 
     def ask(self, items: Sequence[Item], due: float, seen: Seen, then: Callable[[], None] = lambda: None) -> None:
@@ -195,12 +196,14 @@ class Engine:
         before, self._ahead = self._ahead, None
         taken = self.queue.take()
         if before is not None and taken.is_bulk and not before[0].is_bulk:
+            self._unsent = sum(work.tokens for work in taken.works)
             self._clock.at(before[1], lambda: self._answer_and_send(before[0], taken))
         else:
             self._send(taken, before)
 
     def _answer_and_send(self, before: Taken, taken: Taken) -> None:
         self._answer(before)
+        self._unsent = 0
         self._send(taken, None)
 
     def _send(self, taken: Taken, before: tuple[Taken, float] | None) -> None:

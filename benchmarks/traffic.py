@@ -76,6 +76,7 @@ def request(texts: Sequence[str], **fields: Any) -> bytes:
 
 async def saturate(port: int, connections: int, draws: Sequence[bytes], seconds: float) -> Outcome:
     """Every connection sends one request after another, from ``draws`` in turn, until the time is over."""
+    _settle()
     outcome, turn, end = Outcome(), itertools.cycle(draws), time.perf_counter() + seconds
 
     async def client() -> None:
@@ -89,6 +90,7 @@ async def saturate(port: int, connections: int, draws: Sequence[bytes], seconds:
 
 async def steady(port: int, rate: float, draws: Sequence[bytes], seconds: float) -> Outcome:
     """``rate`` requests a second, whatever becomes of them; connections are opened as they are needed."""
+    _settle()
     outcome, idle = Outcome(), asyncio.LifoQueue[_Connection]()
     opened = 0
 
@@ -139,9 +141,13 @@ class _Connection:
         outcome.add(int(head.split(b" ", 2)[1]), head, answer, time.perf_counter() - due)
 
 
-async def _timed(outcome: Outcome, work: Sequence[Any]) -> None:
+def _settle() -> None:
+    """What the client holds by now is not looked through while it measures."""
     gc.collect()
-    gc.freeze()  # what the client holds by now is not looked through while it measures
+    gc.freeze()
+
+
+async def _timed(outcome: Outcome, work: Sequence[Any]) -> None:
     began = time.perf_counter()
     await asyncio.gather(*work)
     outcome.took = time.perf_counter() - began

@@ -132,7 +132,10 @@ class Engine:
                 self._loop.run_here(ticket)
             else:
                 self._queue.put(ticket)
-        return ticket.future.result()
+        try:
+            return ticket.future.result()
+        finally:
+            del ticket  # an error would hold this frame, and the frame what holds the error
 
     def _ticket(self, items: Sequence[Item]) -> Ticket:
         limits = self._policy.limits(items[0].model if items else 0)

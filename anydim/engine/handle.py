@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from anydim.engine.awaiting import outcome
 from anydim.engine.metrics import EngineCounts
 from anydim.types import Item, Output
 
@@ -74,7 +74,7 @@ class LocalEngine:
 
     async def run(self, items: Sequence[Item]) -> list[Output]:
         """See EngineHandle."""
-        return await outcome(self._engine.submit(items))
+        return await asyncio.wrap_future(self._engine.submit(items))
 
     def health(self) -> Health:
         """See EngineHandle."""

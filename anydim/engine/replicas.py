@@ -52,8 +52,8 @@ class Replicas:
         try:
             return [output for outputs in await asyncio.gather(*tasks) for output in outputs]
         finally:
-            for task in tasks:  # one refused part refuses the request: the others are not wanted any more
-                task.cancel()
+            while tasks:  # one refused part refuses the request: the others are not wanted any more
+                tasks.pop().cancel()  # nor held: an error holds this frame, and would be held by it
 
     def health(self) -> Health:
         """See EngineHandle."""
@@ -91,7 +91,10 @@ class Replicas:
                 if lost is not None:  # what ends two engines shall not end all
                     raise
                 lost = error
-        raise refused or lost or Unavailable(f"no engine at the moment: {self.health().reason}")
+        try:
+            raise refused or lost or Unavailable(f"no engine at the moment: {self.health().reason}")
+        finally:
+            del refused, lost  # an error holds this frame
 
     def _least(self, lines: Sequence[EngineClient], items: Sequence[Item]) -> EngineClient | None:
         """The line with the least load; of equal ones the same for the same text, whose vector it may have kept."""

@@ -24,7 +24,6 @@ import torch
 
 from anydim.config import EngineSettings, ModelSettings
 from anydim.engine import wire
-from anydim.engine.awaiting import outcome
 from anydim.engine.engine import Engine
 from anydim.engine.event_loop import loop_factory
 from anydim.engine.load import load_engines
@@ -34,6 +33,7 @@ from anydim.errors import AnydimError
 from anydim.logs import configure_logs
 from anydim.models.build import resolve_device
 from anydim.models.card import read_card
+from anydim.types import Output
 
 _LOG = logging.getLogger(__name__)
 _BEAT_SECONDS: Final = 0.25
@@ -142,7 +142,7 @@ def _forget(tasks: dict[int, asyncio.Task[None]], identity: int, done: asyncio.T
 
 async def _answer(engine: Engine, writer: asyncio.StreamWriter, header: wire.Submit, payload: memoryview) -> None:
     try:
-        outputs = await outcome(engine.submit(wire.unpack_items(header, payload)))
+        outputs: list[Output] = await asyncio.wrap_future(engine.submit(wire.unpack_items(header, payload)))
         result, values = wire.pack_outputs(header.id, outputs)
         wire.write_frame(writer, result, values)
     except AnydimError as error:

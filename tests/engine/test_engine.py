@@ -148,6 +148,27 @@ def test_a_short_text_is_answered_before_bulk_work_is_sent() -> None:
     assert runner.waited
 
 
+class LosesAnswers(RecordingRunner):
+    """Loses its device as it answers a batch with the lethal id."""
+
+    def start(self, batch: Batch) -> Batch:
+        self.gate.wait(30)
+        return batch
+
+
+def test_a_device_lost_before_bulk_work_is_sent_answers_that_too() -> None:
+    runner = LosesAnswers()
+    runner.gate.clear()
+    with Engine(runner, Policy(batch_tokens=1000, queue_tokens=1000, slice_tokens=40)) as engine:
+        engine.submit([item(1)])  # holds the loop until the others wait
+        short = engine.submit([item(LETHAL)])
+        bulk = [engine.submit([item(*range(start, start + 50))]) for start in (100, 200)]
+        runner.gate.set()
+        for future in (short, *bulk):
+            with pytest.raises(Unavailable):
+                future.result(30)
+
+
 @pytest.mark.parametrize("in_flight", [1, 2])
 @pytest.mark.parametrize("fail_in_finish", [False, True])
 def test_an_input_that_breaks_the_batch_fails_alone(fail_in_finish: bool, in_flight: int) -> None:

@@ -9,9 +9,10 @@ import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +22,18 @@ from starlette.types import Message
 from anydim import testing
 from anydim.engine import wire
 from anydim.engine.client import EngineClient
+from anydim.engine.engine import Engine
 from anydim.engine.handle import EngineHandle, LocalEngine
 from anydim.engine.worker import _converse
-from anydim.errors import AnydimError
+from anydim.errors import AnydimError, Overloaded
 from anydim.types import Item, Terms
+from tests.engine.test_replicas import Line, replicas, text
 
 TIMES = 20
 NUMBERS = itertools.count()
 HELLO = wire.Hello("cpu", "float32", 100)
 
-Way = Callable[[EngineHandle], Awaitable[None]]
+Way = Callable[[EngineHandle, Engine], Awaitable[None]]
 
 
 def items(deadline: float | None = None) -> list[Item]:
@@ -38,16 +41,29 @@ def items(deadline: float | None = None) -> list[Item]:
     return [Item(draws.integers(1, 200, 20, dtype=np.int32), 32, terms=Terms(deadline=deadline)) for _ in range(8)]
 
 
-async def answered(engine: EngineHandle) -> None:
+async def answered(engine: EngineHandle, core: Engine) -> None:
     assert len(await engine.run(items())) == 8
 
 
-async def late(engine: EngineHandle) -> None:
+async def late(engine: EngineHandle, core: Engine) -> None:
     with pytest.raises(AnydimError, match="time"):
         await engine.run(items(deadline=time.monotonic() - 1))
 
 
-async def cancelled(engine: EngineHandle) -> None:
+async def late_while_it_waits(engine: EngineHandle, core: Engine) -> None:
+    with core._loop._turn:  # the loop takes nothing meanwhile
+        task = asyncio.ensure_future(engine.run(items(deadline=time.monotonic() + 0.02)))
+        while not core.status().counts.queued_texts:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)
+    try:
+        with pytest.raises(AnydimError, match="time"):
+            await task
+    finally:
+        del task  # or the error would hold this frame, and the frame the task that holds the error
+
+
+async def cancelled(engine: EngineHandle, core: Engine) -> None:
     task = asyncio.ensure_future(engine.run(items()))
     await asyncio.sleep(0)
     task.cancel()
@@ -76,12 +92,12 @@ def is_ours(one: object) -> bool:
     return type(one).__module__.startswith("anydim") or isinstance(one, Future | asyncio.Future | np.ndarray)
 
 
-@pytest.mark.parametrize("way", [answered, late, cancelled])
+@pytest.mark.parametrize("way", [answered, late, late_while_it_waits, cancelled])
 def test_an_engine_in_this_process_leaves_nothing(way: Way) -> None:
     async def ask(engine: LocalEngine) -> None:
         for _ in range(TIMES):
-            await way(engine)
-        await answered(engine)
+            await way(engine, engine._engine)
+        await answered(engine, engine._engine)
 
     with testing.engine() as engine:
         asyncio.run(ask(engine))
@@ -90,7 +106,7 @@ def test_an_engine_in_this_process_leaves_nothing(way: Way) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("way", [answered, late, cancelled])
+@pytest.mark.parametrize("way", [answered, late, late_while_it_waits, cancelled])
 async def test_an_engine_behind_a_socket_leaves_nothing_on_either_side(way: Way, tmp_path: Path) -> None:
     with testing.engine() as local:
         async with await asyncio.start_unix_server(partial(_converse, local._engine, HELLO, None), tmp_path / "s"):
@@ -100,9 +116,38 @@ async def test_an_engine_behind_a_socket_leaves_nothing_on_either_side(way: Way,
                 await asyncio.sleep(0.01)
             with no_collector() as left:
                 for _ in range(TIMES):
-                    await way(client)
-                await answered(client)
+                    await way(client, local._engine)
+                await answered(client, local._engine)
             await client.close()
+    assert left == []
+
+
+def test_a_thread_that_waited_too_long_leaves_nothing() -> None:
+    with testing.engine() as local, no_collector() as left:
+        for _ in range(TIMES):
+            with ThreadPoolExecutor(1) as pool, local._engine._loop._turn:
+                asked = pool.submit(local._engine.run, items(deadline=time.monotonic() + 0.02))
+                while not local._engine.status().counts.queued_texts:
+                    time.sleep(0.001)
+                time.sleep(0.03)
+                local._engine._loop._turn.release()
+                try:
+                    assert isinstance(asked.exception(30), AnydimError)
+                finally:
+                    local._engine._loop._turn.acquire()
+            del asked
+        assert local._engine.run(items())
+    assert left == []
+
+
+@pytest.mark.parametrize("texts", [1, 40])
+async def test_what_all_of_several_engines_refuse_leaves_nothing(texts: int) -> None:
+    engines = replicas(Line(limit=0), Line(limit=0))
+    with no_collector() as left:
+        for _ in range(TIMES):
+            with pytest.raises(Overloaded):
+                await engines.run([text(20) for _ in range(texts)])
+        await asyncio.sleep(0)
     assert left == []
 
 
@@ -128,7 +173,10 @@ async def post(app: Starlette, seconds: str) -> int:
 
 @pytest.mark.parametrize(("seconds", "status"), [("30", 200), ("0.000001", 504)])
 def test_a_request_leaves_nothing(seconds: str, status: int) -> None:
+    broken: list[dict[str, Any]] = []
+
     async def ask(app: Starlette) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
         assert {await post(app, seconds) for _ in range(TIMES)} == {status}
 
     with testing.app() as app:
@@ -136,3 +184,4 @@ def test_a_request_leaves_nothing(seconds: str, status: int) -> None:
         with no_collector() as left:
             asyncio.run(ask(app))
     assert left == []
+    assert broken == []
