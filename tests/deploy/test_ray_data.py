@@ -136,14 +136,14 @@ def test_a_stop_cleans_up_and_the_job_goes_on_without_a_cluster(
     words += ["--shard-texts", str(SHARD), "--output-dim", "64", "--ray-actors", "1"]
     running = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     parts = Path(f"{job.output}.parts")
-    wait_until(lambda: any(parts.glob("shard-*")) or running.poll() is not None, 120)
+    wait_until(lambda: any(parts.glob("shard-*.arrow")) or running.poll() is not None, 120)
     running.send_signal(number)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 128 + number, said
     assert "--resume goes on" in said
     assert "received at time" not in said  # Ray's own words for it
     assert wait_until(lambda: not processes_named(ACTOR))
-    assert list(parts.glob("shard-*"))
+    assert list(parts.glob("shard-*.arrow"))
     run_job(EmbedWork(embedder, job), replace(job, resume=True), lambda done: None)
     resumed = taken(job)
     run_job(EmbedWork(embedder, job), replace(job, overwrite=True), lambda done: None)
